@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Channels, rings, slots. One thread, one order: every word the broker writes into a control region
+ * is written here. What it reads there (DONE) is a participant's word about its own slot and can
+ * hurt only that participant.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+#include "base/base.h"
+#include "registry.h"
+#include "sync/bell.h"
+
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+#define TMPFS_MAGIC     0x01021994
+#define HUGETLBFS_MAGIC 0x958458f6
+
+static struct channel **bucket(const struct registry *reg, const char *name)
+{
+	return (struct channel **)(uintptr_t)&reg->buckets[leat__hash(name, strlen(name)) % 4096];
+}
+
+static int control_init(void *addr, uint64_t size, void *arg)
+{
+	(void)size;
+	leat__head_write(addr, LEAT__MAGIC_CTRL, arg);
+	return 0;
+}
+
+static int channel_new(struct registry *reg, const char *name, uint32_t n_rings, uint32_t n_slots,
+		       struct channel **ret)
+{
+	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD,
+				     .name = "leat-control", .flags = LEAT_PREFAULT};
+	struct channel *ch = calloc(1, sizeof(*ch));
+	struct channel **at = bucket(reg, name);
+	int e;
+
+	if (!ch)
+		return leat__say(-ENOMEM, "the broker has no memory for another channel");
+	e = leat__ctrl_geometry(&ch->g, n_rings, n_slots, leat__page_size());
+	if (e == 0)
+		ch->slots = calloc(ch->g.n_slots, sizeof(*ch->slots));
+	if (e == 0 && !ch->slots)
+		e = leat__say(-ENOMEM, "the broker has no memory for another channel");
+	if (e == 0) {
+		o.size = ch->g.total;
+		o.init = control_init;
+		o.init_arg = &ch->g;
+		e = leat_region_create(&o, &ch->control);
+	}
+	if (e == 0)
+		e = leat__seal_control(leat_region_fd(ch->control));
+	if (e < 0) {
+		leat_region_close(ch->control);
+		free(ch->slots);
+		free(ch);
+		return e;
+	}
+	ch->shm = leat_region_addr(ch->control);
+	snprintf(ch->name, sizeof(ch->name), "%s", name);
+	ch->next = *at;
+	*at = ch;
+	reg->n_channels++;
+	*ret = ch;
+	return 0;
+}
+
+int registry_channel(struct registry *reg, const char *name, int make, uint32_t n_rings,
+		     uint32_t n_slots, struct channel **ret)
+{
+	for (struct channel *ch = *bucket(reg, name); ch; ch = ch->next)
+		if (!strcmp(ch->name, name)) {
+			*ret = ch;
+			return 0;
+		}
+	if (!make)
+		return leat__fail(-ENOENT, "there is no channel %s", name);
+	return channel_new(reg, name, n_rings, n_slots, ret);
+}
+
+void registry_settle(struct registry *reg, struct channel *ch)
+{
+	struct channel **at = bucket(reg, ch->name);
+
+	if (ch->rings || ch->n_slots_used || ch->looks)
+		return;
+	while (*at != ch)
+		at = &(*at)->next;
+	*at = ch->next;
+	leat_region_close(ch->control);
+	free(ch->slots);
+	free(ch);
+	reg->n_channels--;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp((*(struct channel *const *)a)->name, (*(struct channel *const *)b)->name);
+}
+
+int registry_sorted(const struct registry *reg, struct channel ***ret)
+{
+	struct channel **all = malloc((reg->n_channels + 1) * sizeof(struct channel *));
+	size_t n = 0;
+
+	if (!all)
+		return leat__say(-ENOMEM, "the broker has no memory to list its channels");
+	for (size_t i = 0; i < 4096; i++)
+		for (struct channel *ch = reg->buckets[i]; ch; ch = ch->next)
+			all[n++] = ch;
+	qsort(all, n, sizeof(*all), by_name);
+	*ret = all;
+	return (int)n;
+}
+
+int ring_verify(const struct registry *reg, int fd, const struct leat__geometry *g, dev_t *dev,
+		ino_t *ino)
+{
+	const int want = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct statfs fs;
+	struct stat st;
+	int e;
+
+	if (seals < 0 || (seals & want) != want)
+		return leat__say(-EINVAL, "the ring's descriptor is not a memfd sealed as a ring must be");
+	if (fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0 || !S_ISREG(st.st_mode) ||
+	    ((uint32_t)fs.f_type != TMPFS_MAGIC && (uint32_t)fs.f_type != HUGETLBFS_MAGIC))
+		return leat__say(-EINVAL, "the ring's descriptor is not shared memory");
+	e = leat__ring_check(g, (uint64_t)st.st_size);
+	if (e < 0)
+		return e;
+	if ((uint64_t)st.st_size != g->total)
+		return leat__say(-EINVAL, "the ring's size is not what was promised");
+	if ((uint32_t)fs.f_type == TMPFS_MAGIC && (uint64_t)st.st_blocks * 512 < g->total)
+		return leat__say(-EINVAL, "the ring's memory is not reserved");
+	for (size_t i = 0; i < 4096; i++)
+		for (struct channel *ch = reg->buckets[i]; ch; ch = ch->next)
+			for (struct ring *r = ch->rings; r; r = r->next)
+				if (r->dev == st.st_dev && r->ino == st.st_ino)
+					return leat__say(-EEXIST, "that ring is registered already");
+	*dev = st.st_dev;
+	*ino = st.st_ino;
+	return 0;
+}
+
+/* Who still has to read the ring; -1 nobody. */
+static int undrained_by(const struct ring *ring)
+{
+	const struct channel *ch = ring->channel;
+	struct leat__line *lines;
+
+	if (ring->entry == LEAT__NO_ENTRY)
+		return -1;
+	lines = leat__ctrl_lines(ch->shm, &ch->g, ring->entry);
+	for (uint32_t i = 0; i < ch->g.n_slots; i++) {
+		/* Pairs with the release store of DONE: nothing of the reader's follows it. */
+		uint64_t s = leat__load_acquire(&lines[i].state);
+
+		if (ch->slots[i].mode == LEAT__WAITING &&
+		    !(LEAT__STATE(s) == LEAT__DONE && LEAT__RING_ID(s) == ring->id))
+			return (int)i;
+	}
+	return -1;
+}
+
+static void changed(struct channel *ch)
+{
+	leat__fetch_add(&ch->shm->epoch, 1u);
+	leat__bell_toll(&ch->shm->data_bell);
+}
+
+static void ring_forget(struct registry *reg, struct ring *ring)
+{
+	struct ring **at = &ring->channel->rings;
+
+	while (*at != ring)
+		at = &(*at)->next;
+	*at = ring->next;
+	if (ring->entry != LEAT__NO_ENTRY)
+		leat__store_release(&leat__ctrl_entries(ring->channel->shm)[ring->entry].word,
+				    UINT64_C(0));
+	reg->n_ended--;
+	close(ring->fd);
+	free(ring);
+}
+
+/* An ended ring that everybody has read needs no entry and no lines: readers of it cannot disturb
+ * anyone. Keep the newest few of them for those who ask for history. */
+static void into_history(struct registry *reg, struct ring *ring)
+{
+	struct channel *ch = ring->channel;
+	struct ring *oldest = NULL;
+	int n = 0;
+
+	leat__store_release(&leat__ctrl_entries(ch->shm)[ring->entry].word, UINT64_C(0));
+	ring->entry = LEAT__NO_ENTRY;
+	for (struct ring *r = ch->rings; r; r = r->next)
+		if (r->entry == LEAT__NO_ENTRY) {
+			oldest = oldest ? oldest : r;
+			n++;
+		}
+	if (n > HISTORY_MAX)
+		ring_forget(reg, oldest);
+}
+
+static int free_entry(struct registry *reg, struct channel *ch)
+{
+	struct ring *next;
+
+	for (struct ring *r = ch->rings; r; r = next) {
+		next = r->next;
+		if (r->state == LEAT__ENDED && r->entry != LEAT__NO_ENTRY && undrained_by(r) < 0)
+			into_history(reg, r);
+	}
+	for (uint32_t i = 0; i < ch->g.n_rings; i++) {
+		int taken = 0;
+
+		for (struct ring *r = ch->rings; r && !taken; r = r->next)
+			taken = r->entry == i;
+		if (!taken)
+			return (int)i;
+	}
+	return -1;
+}
+
+static int table_full(const struct channel *ch)
+{
+	for (struct ring *r = ch->rings; r; r = r->next) {
+		int by = r->state == LEAT__ENDED ? undrained_by(r) : -1;
+
+		if (by >= 0)
+			return leat__fail(-EUSERS,
+					  "channel %s: all %u publisher places are taken, one by a ring that "
+					  "%s (pid %d) has not drained: let it read, or open the channel first "
+					  "with a larger max_publishers",
+					  ch->name, ch->g.n_rings, ch->slots[by].owner.program,
+					  (int)ch->slots[by].owner.pid);
+	}
+	return leat__fail(-EUSERS,
+			  "channel %s: all %u publisher places are taken, one by %s (pid %d): close one, or "
+			  "open the channel first with a larger max_publishers",
+			  ch->name, ch->g.n_rings, ch->rings->owner.program,
+			  (int)ch->rings->owner.pid);
+}
+
+int ring_add(struct registry *reg, struct channel *ch, int fd, const struct leat__geometry *g,
+	     const struct owner *owner, struct ring **ret)
+{
+	int entry = free_entry(reg, ch);
+	struct leat__line *lines;
+	struct ring **at;
+	struct ring *ring;
+
+	if (entry < 0)
+		return table_full(ch);
+	if (reg->next_ring >= LEAT__ID_MAX)
+		return leat__say(-EOVERFLOW, "the broker has run out of ring numbers: restart it");
+	ring = calloc(1, sizeof(*ring));
+	if (!ring)
+		return leat__say(-ENOMEM, "the broker has no memory for another ring");
+	ring->channel = ch;
+	ring->id = ++reg->next_ring;
+	ring->fd = fd;
+	ring->g = *g;
+	ring->entry = (uint32_t)entry;
+	ring->state = LEAT__LIVE;
+	ring->owner = *owner;
+	lines = leat__ctrl_lines(ch->shm, &ch->g, ring->entry);
+	for (uint32_t i = 0; i < ch->g.n_slots; i++) {
+		unsigned state = ch->slots[i].mode == LEAT__WAITING ? LEAT__ACTIVE : LEAT__WATCHES;
+
+		if (!ch->slots[i].mode)
+			continue;
+		/* The cursor before the state, the lines before LIVE, LIVE before the reply: a
+		 * subscriber loses nothing to the time it takes to map a new ring. */
+		leat__store_relaxed(&lines[i].cursor, UINT64_C(0));
+		leat__store_release(&lines[i].state,
+				    LEAT__WORD(ring->id, ch->slots[i].grant << 12 | state));
+	}
+	leat__store_release(&leat__ctrl_entries(ch->shm)[entry].word,
+			    LEAT__WORD(ring->id, LEAT__LIVE));
+	leat__fence();
+	for (at = &ch->rings; *at; at = &(*at)->next)
+		;
+	*at = ring;
+	changed(ch);
+	*ret = ring;
+	return 0;
+}
+
+struct ring *ring_find(const struct channel *ch, uint64_t id)
+{
+	for (struct ring *r = ch->rings; r; r = r->next)
+		if (r->id == id)
+			return r;
+	return NULL;
+}
+
+void ring_end(struct registry *reg, struct ring *ring, uint64_t now)
+{
+	if (ring->state == LEAT__ENDED)
+		return;
+	ring->state = LEAT__ENDED;
+	ring->ended_at = now;
+	reg->n_ended++;
+	leat__store_release(&leat__ctrl_entries(ring->channel->shm)[ring->entry].word,
+			    LEAT__WORD(ring->id, LEAT__ENDED));
+	changed(ring->channel);
+}
+
+int slot_grant(struct channel *ch, uint32_t mode, const struct owner *owner, uint32_t *ret)
+{
+	struct leat__slot *shm;
+	uint32_t s = 0;
+
+	while (s < ch->g.n_slots && ch->slots[s].mode)
+		s++;
+	if (s == ch->g.n_slots)
+		return leat__fail(-EUSERS,
+				  "channel %s: all %u subscriber places are taken, one by %s (pid %d): close "
+				  "one, or open the channel first with a larger max_subscribers",
+				  ch->name, ch->g.n_slots, ch->slots[0].owner.program,
+				  (int)ch->slots[0].owner.pid);
+	ch->grants = (ch->grants + 1) & 0xfff;
+	ch->slots[s] = (struct slot){mode, ch->grants, *owner};
+	ch->n_slots_used++;
+	shm = &leat__ctrl_slots(ch->shm, &ch->g)[s];
+	memset(shm, 0, sizeof(*shm));
+	shm->mode = mode;
+	shm->pid = (uint32_t)owner->pid;
+	leat__store_release(&shm->client, owner->client);
+	for (struct ring *r = ch->rings; r; r = r->next) {
+		struct leat__line *line;
+
+		if (r->entry == LEAT__NO_ENTRY)
+			continue;
+		/* The newcomer joins or says DONE; until then the entry is not reused under it. */
+		line = &leat__ctrl_lines(ch->shm, &ch->g, r->entry)[s];
+		leat__store_relaxed(&line->cursor, UINT64_C(0));
+		leat__store_release(&line->state,
+				    LEAT__WORD(r->id, ch->grants << 12 |
+							      (mode == LEAT__WAITING ? LEAT__GRANTED
+										     : LEAT__WATCHES)));
+	}
+	leat__fence();
+	*ret = s;
+	return 0;
+}
+
+void slot_free(struct registry *reg, struct channel *ch, uint32_t s)
+{
+	struct leat__slot *shm = &leat__ctrl_slots(ch->shm, &ch->g)[s];
+
+	(void)reg;
+	ch->slots[s].mode = 0;
+	ch->n_slots_used--;
+	for (struct ring *r = ch->rings; r; r = r->next)
+		if (r->entry != LEAT__NO_ENTRY)
+			leat__store_release(&leat__ctrl_lines(ch->shm, &ch->g, r->entry)[s].state,
+					    LEAT__WORD(r->id, LEAT__DONE));
+	for (int k = 0; k < LEAT__HELD; k++)
+		leat__store_release(&shm->held[k], UINT64_C(0));
+	leat__store_release(&shm->client, UINT64_C(0));
+	leat__bell_toll(&ch->shm->space_bell);
+}
+
+static void expire_channel(struct registry *reg, struct channel *ch, uint64_t now)
+{
+	struct ring *next;
+
+	for (struct ring *r = ch->rings; r; r = next) {
+		next = r->next;
+		if (r->state != LEAT__ENDED || undrained_by(r) >= 0)
+			continue;
+		if (now - r->ended_at >= reg->linger_ns) {
+			ring_forget(reg, r);
+		} else if (r->entry != LEAT__NO_ENTRY) {
+			into_history(reg, r);
+			next = ch->rings; /* it may have forgotten any of them: look again */
+		}
+	}
+}
+
+void registry_expire(struct registry *reg, uint64_t now)
+{
+	for (size_t i = 0; i < 4096 && reg->n_ended; i++) {
+		struct channel *next;
+
+		for (struct channel *ch = reg->buckets[i]; ch; ch = next) {
+			next = ch->next;
+			expire_channel(reg, ch, now);
+			registry_settle(reg, ch);
+		}
+	}
+}
+
+void registry_free(struct registry *reg)
+{
+	for (size_t i = 0; i < 4096; i++)
+		while (reg->buckets[i]) {
+			struct channel *ch = reg->buckets[i];
+
+			while (ch->rings) {
+				struct ring *r = ch->rings;
+
+				ch->rings = r->next;
+				close(r->fd);
+				free(r);
+			}
+			ch->n_slots_used = ch->looks = 0;
+			registry_settle(reg, ch);
+		}
+}
+
+struct leat__wire_channel channel_facts(const struct channel *ch)
+{
+	struct leat__wire_channel f = {.bytes = ch->g.total,
+				       .subscribers = ch->n_slots_used,
+				       .max_publishers = ch->g.n_rings,
+				       .max_subscribers = ch->g.n_slots};
+
+	for (struct ring *r = ch->rings; r; r = r->next) {
+		f.bytes += r->g.total;
+		if (r->state == LEAT__LIVE)
+			f.publishers++;
+		else
+			f.draining++;
+	}
+	return f;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LEATD_REGISTRY_H
+#define LEATD_REGISTRY_H
+/*
+ * What the broker knows: channels, their rings, their reader slots, and who holds which. Writes the
+ * broker's words into control regions. No sockets, no loop, no clock of its own.
+ */
+#include <sys/types.h>
+#include "link/wire.h"
+#include "mem/layout.h"
+#include "mem/region.h"
+
+enum { HISTORY_MAX = 64 }; /* ended, drained rings kept per channel for those who ask for history */
+
+/* Who owns a ring or a slot. */
+struct owner {
+	uint64_t client;
+	pid_t pid;
+	uid_t uid;
+	char program[16];
+};
+
+struct ring {
+	struct ring *next; /* in order of id */
+	struct channel *channel;
+	uint64_t id;
+	int fd;
+	dev_t dev;
+	ino_t ino;
+	struct leat__geometry g;
+	uint32_t entry; /* LEAT__NO_ENTRY: history */
+	uint32_t state; /* LEAT__LIVE, LEAT__ENDED */
+	uint64_t ended_at;
+	struct owner owner;
+};
+
+struct slot {
+	uint32_t mode; /* 0: free */
+	uint32_t grant;
+	struct owner owner;
+};
+
+struct channel {
+	struct channel *next;
+	char name[LEAT__NAME_MAX + 1];
+	struct leat_region *control;
+	struct leat__ctrl_shm *shm;
+	struct leat__geometry g;
+	struct ring *rings;
+	struct slot *slots;
+	uint32_t n_slots_used;
+	uint32_t grants;
+	uint32_t looks; /* sessions that look on */
+};
+
+struct registry {
+	struct channel *buckets[4096];
+	uint32_t n_channels;
+	uint32_t n_ended; /* rings that wait to be forgotten */
+	uint64_t next_ring;
+	uint64_t linger_ns;
+};
+
+/* Find a channel, or make it with this geometry (0: defaults). -ENOENT unless @make. */
+int registry_channel(struct registry *reg, const char *name, int make, uint32_t n_rings,
+		     uint32_t n_slots, struct channel **ret);
+/* Forget the channel if nobody needs it. */
+void registry_settle(struct registry *reg, struct channel *ch);
+/* All channels in order of name; the caller frees the array. */
+int registry_sorted(const struct registry *reg, struct channel ***ret);
+
+/* Is @fd a ring as promised: sealed, whole, reserved, not known already? */
+int ring_verify(const struct registry *reg, int fd, const struct leat__geometry *g, dev_t *dev,
+		ino_t *ino);
+/* Take the ring in: lines, then LIVE. Owns @fd on success. -EUSERS naming who holds the table. */
+int ring_add(struct registry *reg, struct channel *ch, int fd, const struct leat__geometry *g,
+	     const struct owner *owner, struct ring **ret);
+struct ring *ring_find(const struct channel *ch, uint64_t id);
+/* Its publisher has closed it, or is dead. */
+void ring_end(struct registry *reg, struct ring *ring, uint64_t now);
+
+/* Hand a reader slot out. -EUSERS. */
+int slot_grant(struct channel *ch, uint32_t mode, const struct owner *owner, uint32_t *ret);
+/* Its reader has left, or is dead. */
+void slot_free(struct registry *reg, struct channel *ch, uint32_t slot);
+
+/* Forget rings that are drained and whose time is over. */
+void registry_expire(struct registry *reg, uint64_t now);
+void registry_free(struct registry *reg);
+
+/* The channel's facts, as the wire tells them. */
+struct leat__wire_channel channel_facts(const struct channel *ch);
+
+#endif

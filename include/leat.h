@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LEAT_H
+#define LEAT_H
+/*
+ * leat: messages between processes through shared memory. Everything public, one header per noun.
+ * Manual: leat(7).
+ */
+#include <leat/base.h>
+#include <leat/channel.h>
+#include <leat/region.h>
+#include <leat/ring.h>
+#include <leat/sync.h>
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LEAT_BASE_BASE_H
+#define LEAT_BASE_BASE_H
+/* Errors in words, the log, time, and small arithmetic. Knows nothing of shared memory. */
+#include <stddef.h>
+#include <stdint.h>
+#include <leat/base.h>
+
+/* Record why, in one sentence, and return @err (negative). */
+__attribute__((format(printf, 2, 3))) int leat__fail(int err, const char *fmt, ...);
+/* The same with a text that never dies: no formatting, for errors that are part of normal work. */
+int leat__say(int err, const char *text);
+__attribute__((format(printf, 2, 3))) void leat__log(enum leat_log_level level, const char *fmt,
+						     ...);
+
+uint64_t leat__now(void); /* CLOCK_MONOTONIC, ns */
+
+#define LEAT__NEVER UINT64_MAX
+/* The moment @timeout_ns from now; negative: never; saturates. */
+uint64_t leat__deadline(int64_t timeout_ns);
+
+static inline uint64_t leat__align(uint64_t n, uint64_t to)
+{
+	return (n + to - 1) & ~(to - 1);
+}
+
+static inline uint64_t leat__min(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* FNV-1a, 64 bits: finds accidents, not attackers. */
+uint64_t leat__hash(const void *data, size_t size);
+
+/* Copy the caller's size-first options over zeroes: what an older caller lacks is the default. */
+int leat__opts(void *ours, size_t our_size, const void *theirs, const char *what);
+
+/* Give an answer in the caller's size-first struct. -EINVAL if its size is not set. */
+int leat__give(void *theirs, const void *ours, size_t our_size, const char *what);
+
+/* A small file (in /proc, say) as a string: its length, or -errno. */
+int leat__read_file(const char *path, char *buf, size_t size);
+
+/* Counts forks of this process: a handle made under another count is not ours. */
+unsigned leat__forks(void);
+
+#endif

@@ -1,0 +1,489 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * struct leat: the connection to a broker, and the list of everything open, which a forked child
+ * walks to let go. Requests are synchronous, one at a time, with a deadline. Never on the way of a
+ * message.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "base/base.h"
+#include "channel/channel.h"
+
+#define CONTROL_NS INT64_C(5000000000) /* the longest a request may take */
+
+/* ---- fork ---- */
+
+static pthread_mutex_t handles_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct leat__handle *handles;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+static void fork_prepare(void)
+{
+	pthread_mutex_lock(&handles_lock);
+}
+
+static void fork_parent(void)
+{
+	pthread_mutex_unlock(&handles_lock);
+}
+
+static void fork_child(void)
+{
+	/* Our maps are not in this process (MADV_DONTFORK): nothing may touch them again. */
+	for (struct leat__handle *h = handles; h; h = h->next)
+		h->forked(h);
+	handles = NULL;
+	pthread_mutex_init(&handles_lock, NULL);
+}
+
+static void fork_watch(void)
+{
+	pthread_atfork(fork_prepare, fork_parent, fork_child);
+}
+
+void leat__handle_add(struct leat__handle *h, void (*forked)(struct leat__handle *h))
+{
+	pthread_once(&fork_once, fork_watch);
+	h->forked = forked;
+	pthread_mutex_lock(&handles_lock);
+	h->at = &handles;
+	h->next = handles;
+	if (h->next)
+		h->next->at = &h->next;
+	handles = h;
+	pthread_mutex_unlock(&handles_lock);
+}
+
+void leat__handle_remove(struct leat__handle *h)
+{
+	pthread_mutex_lock(&handles_lock);
+	*h->at = h->next;
+	if (h->next)
+		h->next->at = h->at;
+	pthread_mutex_unlock(&handles_lock);
+}
+
+static void domain_forked(struct leat__handle *h)
+{
+	struct leat *l = (struct leat *)((char *)h - offsetof(struct leat, handle));
+
+	if (l->sock >= 0)
+		close(l->sock);
+	l->sock = -1;
+	l->gone = 1;
+	leat__poller_forked(l);
+}
+
+/* ---- requests ---- */
+
+static int lost(struct leat *l, const char *how)
+{
+	if (l->sock >= 0)
+		close(l->sock);
+	l->sock = -1;
+	leat__log(LEAT_LOG_WARNING, "the broker of %s is gone (%s)", l->path, how);
+	return leat__fail(-ECONNRESET, "the broker of %s is gone (%s): open channels go on; start leatd and "
+				       "open the domain again for the rest",
+			  l->path, how);
+}
+
+/* Wait for the answer with our serial; older answers, whose askers gave up, are thrown away. */
+static int answer(struct leat *l, uint64_t deadline, struct leat__packet *p, struct leat__in *in)
+{
+	for (;;) {
+		uint64_t now = leat__now();
+		struct pollfd pfd = {l->sock, POLLIN, 0};
+		int e;
+
+		if (now >= deadline)
+			return leat__fail(-ETIMEDOUT, "the broker of %s does not answer: is it stopped?",
+					  l->path);
+		e = poll(&pfd, 1, (int)((deadline - now) / 1000000) + 1);
+		if (e < 0 && errno != EINTR)
+			return leat__fail(-errno, "wait for the broker of %s: %s", l->path,
+					  strerror(errno));
+		if (e <= 0)
+			continue;
+		e = leat__sock_recv(l->sock, p);
+		if (e == -EAGAIN)
+			continue;
+		if (e <= 0)
+			return lost(l, e == 0 ? "it has closed the connection" : strerror(-e));
+		e = leat__wire_parse(in, p->bytes, p->size, p->n_fds);
+		if (e < 0) {
+			leat__packet_close(p);
+			return lost(l, leat_why());
+		}
+		if (in->head.serial == l->serial)
+			return 0;
+		leat__packet_close(p);
+		if (in->head.type == LEAT__BYE)
+			return lost(l, "it was stopped");
+	}
+}
+
+static int request_locked(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
+			  struct leat__in *in)
+{
+	uint32_t code = 0;
+	char text[512];
+	int e = leat__wire_end(o, fd >= 0);
+
+	p->n_fds = 0;
+	if (e < 0)
+		return e;
+	if (l->sock < 0)
+		return leat__fail(-ECONNRESET, "the broker of %s is gone: start leatd and open the domain "
+					       "again",
+				  l->path);
+	o->head.serial = ++l->serial;
+	e = leat__sock_send(l->sock, o, &fd, fd >= 0);
+	if (e < 0)
+		return lost(l, strerror(-e));
+	e = answer(l, leat__deadline(CONTROL_NS), p, in);
+	if (e < 0 || in->head.type != LEAT__ERROR)
+		return e;
+	leat__packet_close(p);
+	if (leat__wire_get(in, LEAT__T_CODE, &code, sizeof(code)) < 0 || !code || code > 4095)
+		code = EPROTO;
+	if (leat__wire_get_text(in, LEAT__T_WHY, text, sizeof(text)) < 0)
+		snprintf(text, sizeof(text), "%s", strerror((int)code));
+	return leat__fail(-(int)code, "%s (domain %s)", text, l->path);
+}
+
+int leat__request(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
+		  struct leat__in *in)
+{
+	int e;
+
+	if (l->gone)
+		return leat__say(-ECHILD, "this struct leat belongs to the parent process: open another");
+	pthread_mutex_lock(&l->lock);
+	e = request_locked(l, o, fd, p, in);
+	pthread_mutex_unlock(&l->lock);
+	return e;
+}
+
+void leat__request_close(struct leat *l, uint64_t object)
+{
+	struct leat__packet p;
+	struct leat__out o;
+	struct leat__in in;
+
+	leat__wire_begin(&o, LEAT__CLOSE, 0, object);
+	if (leat__request(l, &o, -1, &p, &in) == 0)
+		leat__packet_close(&p);
+}
+
+/* ---- open, close ---- */
+
+static void program_name(char *ret, size_t size)
+{
+	char text[64];
+	char *nl;
+
+	if (leat__read_file("/proc/self/comm", text, sizeof(text)) < 0)
+		strcpy(text, "?");
+	nl = strchr(text, '\n');
+	if (nl)
+		*nl = 0;
+	snprintf(ret, size, "%.15s", text);
+}
+
+static int hello(struct leat *l)
+{
+	struct leat__packet p;
+	struct leat__out o;
+	struct leat__in in;
+	char program[16];
+	int e;
+
+	program_name(program, sizeof(program));
+	leat__wire_begin(&o, LEAT__HELLO, 0, 0);
+	leat__wire_u32(&o, LEAT__T_VERSION_MIN, LEAT__WIRE_MIN);
+	leat__wire_u32(&o, LEAT__T_VERSION_MAX, LEAT__WIRE_MAX);
+	leat__wire_text(&o, LEAT__T_PROGRAM, program);
+	e = leat__request(l, &o, -1, &p, &in);
+	if (e < 0)
+		return e;
+	leat__packet_close(&p);
+	e = leat__wire_get(&in, LEAT__T_CLIENT, &l->client, sizeof(l->client));
+	return e < 0 ? e : leat__wire_get(&in, LEAT__T_INSTANCE, &l->instance, sizeof(l->instance));
+}
+
+static int connect_to(struct leat *l, const char *path)
+{
+	int e = leat__sock_connect(path);
+
+	if (e < 0)
+		return e;
+	l->sock = e;
+	snprintf(l->path, sizeof(l->path), "%s", path);
+	e = hello(l);
+	if (e < 0 && l->sock >= 0) {
+		close(l->sock);
+		l->sock = -1;
+	}
+	return e;
+}
+
+static int nobody_there(int e)
+{
+	return e == -ENOENT || e == -ECONNREFUSED || e == -ECONNRESET;
+}
+
+static int may_start(const char *domain)
+{
+	const char *off = getenv("LEAT_AUTOSTART");
+
+	return !domain && !getauxval(AT_SECURE) && !(off && !strcmp(off, "0"));
+}
+
+static int say_no_broker(int e, const char *tried, int start)
+{
+	char why[256];
+
+	snprintf(why, sizeof(why), "%s", leat_why());
+	if (start)
+		return leat__fail(e, "no broker at %s and none could be started (%s): run leatd", tried, why);
+	if (geteuid() != 0 && !strncmp(tried, "/run/leat/", 10))
+		return leat__fail(e, "no broker at %s (%s): without $XDG_RUNTIME_DIR there is no place for "
+				     "one of your own: set $LEAT_BROKER to a path and run leatd",
+				  tried, why);
+	return leat__fail(e, "no broker at %s (%s): run leatd --domain %s", tried, why, tried);
+}
+
+static int find_broker(struct leat *l, const char *domain)
+{
+	char path[108], first[108] = "";
+	int named = 0, e = -ENOENT;
+
+	for (unsigned n = 0; (named = leat__sock_place(domain, n, path, sizeof(path))) >= 0; n++) {
+		if (!*first)
+			strcpy(first, path);
+		e = connect_to(l, path);
+		if (e == 0)
+			return 0;
+		if (named)
+			return nobody_there(e) ? say_no_broker(e, path, 0) : e;
+		if (!nobody_there(e))
+			return e;
+	}
+	if (!*first)
+		return named;
+	if (!may_start(domain) || (geteuid() != 0 && !strncmp(first, "/run/leat/", 10)))
+		return say_no_broker(e, first, 0);
+	/* One that is just leaving may still take a connection and drop it: once more, then. */
+	for (int i = 0; i < 5; i++) {
+		e = leat__start_broker(first);
+		if (e < 0)
+			return say_no_broker(e, first, 1);
+		e = connect_to(l, first);
+		if (!nobody_there(e))
+			return e;
+	}
+	return say_no_broker(e, first, 1);
+}
+
+int leat_open(const char *domain, struct leat **ret)
+{
+	struct leat *l;
+	int e;
+
+	if (domain && !*domain)
+		return leat__say(-EINVAL, "open domain '': give a socket's path, or NULL");
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return leat__say(-ENOMEM, "open domain: no memory");
+	l->sock = -1;
+	pthread_mutex_init(&l->lock, NULL);
+	pthread_mutex_init(&l->list_lock, NULL);
+	e = find_broker(l, domain);
+	if (e < 0) {
+		free(l);
+		return e;
+	}
+	leat__handle_add(&l->handle, domain_forked);
+	*ret = l;
+	return 0;
+}
+
+void leat_close(struct leat *l)
+{
+	if (!l)
+		return;
+	while (l->pubs)
+		leat_pub_close(l->pubs);
+	while (l->subs)
+		leat_sub_close(l->subs);
+	leat__poller_end(l);
+	if (!l->gone)
+		leat__handle_remove(&l->handle);
+	if (l->sock >= 0)
+		close(l->sock);
+	pthread_mutex_destroy(&l->lock);
+	pthread_mutex_destroy(&l->list_lock);
+	free(l);
+}
+
+const char *leat_domain(const struct leat *l)
+{
+	return l->path;
+}
+
+int leat_fd(const struct leat *l)
+{
+	if (l->sock < 0)
+		return leat__fail(-ECONNRESET, "the broker of %s is gone", l->path);
+	return l->sock;
+}
+
+int leat_dispatch(struct leat *l)
+{
+	struct leat__packet p;
+	struct leat__in in;
+	int e, n = 0;
+
+	pthread_mutex_lock(&l->lock);
+	for (;;) {
+		if (l->sock < 0) {
+			n = leat__fail(-ECONNRESET, "the broker of %s is gone", l->path);
+			break;
+		}
+		e = leat__sock_recv(l->sock, &p);
+		if (e == -EAGAIN)
+			break;
+		if (e <= 0) {
+			n = lost(l, "it has closed the connection");
+			break;
+		}
+		e = leat__wire_parse(&in, p.bytes, p.size, p.n_fds);
+		leat__packet_close(&p);
+		if (e < 0 || in.head.type == LEAT__BYE) {
+			n = lost(l, e < 0 ? leat_why() : "it was stopped");
+			break;
+		}
+		n++; /* an answer to somebody who gave up: nothing to do about it */
+	}
+	pthread_mutex_unlock(&l->lock);
+	return n;
+}
+
+int leat_ping(struct leat *l, uint64_t *ret_ns)
+{
+	uint64_t start = leat__now();
+	struct leat__packet p;
+	struct leat__out o;
+	struct leat__in in;
+	int e;
+
+	leat__wire_begin(&o, LEAT__PING, 0, 0);
+	e = leat__request(l, &o, -1, &p, &in);
+	if (e < 0)
+		return e;
+	leat__packet_close(&p);
+	if (ret_ns)
+		*ret_ns = leat__now() - start;
+	return 0;
+}
+
+/* ---- what publishers and subscribers share ---- */
+
+void leat__put_geometry(struct leat__out *o, unsigned tag, const struct leat__geometry *g)
+{
+	struct leat__wire_geometry w = {g->total,      g->page,       g->capacity,  g->data_off,
+					g->block_size, g->blocks_off, g->head_size, g->n_blocks,
+					g->flags,      g->n_rings,    g->n_slots,   0};
+
+	leat__wire_bytes(o, tag, &w, sizeof(w));
+}
+
+int leat__get_geometry(const struct leat__in *in, unsigned tag, struct leat__geometry *g)
+{
+	struct leat__wire_geometry w;
+	int e = leat__wire_get(in, tag, &w, sizeof(w));
+
+	if (e == 0)
+		*g = (struct leat__geometry){w.total,      w.page,       w.capacity,  w.data_off,
+					     w.block_size, w.blocks_off, w.head_size, w.n_blocks,
+					     w.flags,      w.n_rings,    w.n_slots};
+	return e;
+}
+
+void leat__settle_region(struct leat_region *r)
+{
+	madvise(r->addr, (size_t)r->size, MADV_DONTFORK);
+	if (r->view)
+		madvise(r->view, (size_t)(2 * r->view_size), MADV_DONTFORK);
+	close(r->fd);
+	r->fd = -1;
+}
+
+static int map_packet(struct leat__packet *p, uint64_t size, unsigned flags,
+		      struct leat_region **ret)
+{
+	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD, .flags = flags,
+				     .size = size, .fd = leat__packet_take(p)};
+	int e;
+
+	if (o.fd < 0)
+		return leat__say(-EPROTO, "the broker's answer lacks a descriptor");
+	e = leat_region_open(&o, ret);
+	close(o.fd);
+	return e;
+}
+
+int leat__map_control(struct leat__packet *p, const struct leat__in *in, struct leat_region **ret,
+		      struct leat__geometry *g)
+{
+	struct leat_region *r = NULL;
+	int e = leat__get_geometry(in, LEAT__T_CONTROL, g);
+
+	/* The broker made it and says how it looks; its header, which others can write, is not asked. */
+	if (e == 0)
+		e = leat__ctrl_check(g, g->total);
+	if (e == 0)
+		e = map_packet(p, g->total, LEAT_PREFAULT, &r);
+	if (e < 0)
+		return e;
+	leat__settle_region(r);
+	*ret = r;
+	return 0;
+}
+
+int leat__map_ring(struct leat__packet *p, const struct leat__in *in, struct leat_region **ret,
+		   struct leat__geometry *g)
+{
+	struct leat__geometry head;
+	struct leat_region *r = NULL;
+	unsigned char *view;
+	int e = leat__get_geometry(in, LEAT__T_GEOMETRY, g);
+
+	if (e == 0)
+		e = leat__ring_check(g, g->total);
+	if (e == 0)
+		e = map_packet(p, g->total, LEAT_RDONLY, &r);
+	if (e < 0)
+		return e;
+	e = leat__head_read(leat_region_addr(r), LEAT__MAGIC_RING, g->total, &head);
+	if (e == 0 && (head.total != g->total || head.capacity != g->capacity ||
+		       head.n_blocks != g->n_blocks || head.block_size != g->block_size ||
+		       head.page != g->page || head.flags != g->flags))
+		e = leat__say(-EBADMSG, "a ring's header does not agree with what the broker was told");
+	r->page = g->page > r->page ? g->page : r->page;
+	if (e == 0)
+		e = leat__region_view(r, g->data_off, g->capacity, &view);
+	if (e < 0) {
+		leat_region_close(r);
+		return e;
+	}
+	leat__settle_region(r);
+	*ret = r;
+	return 0;
+}

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Looking at channels without taking part: names and numbers from the broker, counters from the
+ * shared memory they live in.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/base.h"
+#include "channel/channel.h"
+
+static void facts(struct leat_stat *st, const struct leat__wire_channel *w)
+{
+	st->bytes = w->bytes;
+	st->publishers = w->publishers;
+	st->draining = w->draining;
+	st->subscribers = w->subscribers;
+	st->max_publishers = w->max_publishers;
+	st->max_subscribers = w->max_subscribers;
+}
+
+/* One page of names after @after; 1 there is more. */
+static int list_page(struct leat *l, char *after, const char *prefix, leat_list_fn *fn, void *arg)
+{
+	const unsigned char *at = NULL;
+	struct leat__packet pkt;
+	struct leat__out out;
+	struct leat__in in;
+	uint32_t more = 0;
+	size_t size;
+	int e;
+
+	leat__wire_begin(&out, LEAT__LIST, 0, 0);
+	leat__wire_text(&out, LEAT__T_NAME, after);
+	e = leat__request(l, &out, -1, &pkt, &in);
+	if (e < 0)
+		return e;
+	leat__packet_close(&pkt);
+	while ((at = leat__wire_next(&in, LEAT__T_CHANNEL, at, &size))) {
+		struct leat_stat st = {.struct_size = sizeof(st)};
+		struct leat__wire_channel w;
+
+		if (size <= sizeof(w) || size - sizeof(w) > LEAT__NAME_MAX)
+			return leat__say(-EPROTO, "the broker's list of channels is malformed");
+		memcpy(&w, at, sizeof(w));
+		facts(&st, &w);
+		memcpy(st.name, at + sizeof(w), size - sizeof(w));
+		memcpy(after, st.name, size - sizeof(w) + 1);
+		if (prefix && strncmp(st.name, prefix, strlen(prefix)) != 0)
+			continue;
+		e = fn(&st, arg);
+		if (e)
+			return e < 0 ? e : -ECANCELED;
+	}
+	if (leat__wire_get(&in, LEAT__T_MORE, &more, sizeof(more)) < 0)
+		more = 0;
+	return more != 0;
+}
+
+struct stop {
+	leat_list_fn *fn;
+	void *arg;
+	int answer;
+};
+
+static int remember(const struct leat_stat *st, void *arg)
+{
+	struct stop *stop = arg;
+
+	stop->answer = stop->fn(st, stop->arg);
+	return stop->answer ? -ECANCELED : 0;
+}
+
+int leat_list(struct leat *l, const char *prefix, leat_list_fn *fn, void *arg)
+{
+	struct stop stop = {fn, arg, 0};
+	char after[LEAT__NAME_MAX + 1] = "";
+	int e;
+
+	do
+		e = list_page(l, after, prefix, remember, &stop);
+	while (e > 0);
+	return stop.answer ? stop.answer : e;
+}
+
+/* ---- one channel ---- */
+
+struct seen_ring {
+	struct leat__wire_ring w;
+	uint64_t sent, tail;
+	int mapped;
+};
+
+struct seen {
+	struct leat_region *control;
+	struct leat__geometry cg;
+	struct seen_ring rings[256];
+	uint32_t n;
+};
+
+static void see_ring(struct leat *l, uint64_t object, struct seen_ring *r)
+{
+	const struct leat__ring_shm *ring;
+	struct leat_region *region;
+	struct leat__geometry g;
+	struct leat__packet pkt;
+	struct leat__out out;
+	struct leat__in in;
+
+	leat__wire_begin(&out, LEAT__RING, 0, object);
+	leat__wire_u64(&out, LEAT__T_RING_ID, r->w.id);
+	if (leat__request(l, &out, -1, &pkt, &in) < 0)
+		return; /* it went away meanwhile */
+	if (leat__map_ring(&pkt, &in, &region, &g) == 0) {
+		ring = leat_region_addr(region);
+		r->tail = leat__load_acquire(&ring->tail);
+		r->sent = leat__load_relaxed(&ring->sent);
+		r->mapped = 1;
+		leat_region_close(region);
+	}
+	leat__packet_close(&pkt);
+}
+
+static uint64_t lag_of(const struct seen *s, uint32_t slot)
+{
+	struct leat__ctrl_shm *ctrl = leat_region_addr(s->control);
+	uint64_t lag = 0;
+
+	for (uint32_t i = 0; i < s->n; i++) {
+		const struct leat__line *line;
+		uint64_t state, cursor;
+
+		if (s->rings[i].w.entry >= s->cg.n_rings || !s->rings[i].mapped)
+			continue;
+		line = &leat__ctrl_lines(ctrl, &s->cg, s->rings[i].w.entry)[slot];
+		state = leat__load_acquire(&line->state);
+		cursor = leat__load_relaxed(&line->cursor);
+		if (LEAT__RING_ID(state) == s->rings[i].w.id && LEAT__STATE(state) == LEAT__ACTIVE &&
+		    cursor <= s->rings[i].tail && s->rings[i].tail - cursor > lag)
+			lag = s->rings[i].tail - cursor;
+	}
+	return lag;
+}
+
+static void see_peer(struct leat_peer *p, const struct leat__wire_peer *w, const struct seen *s)
+{
+	*p = (struct leat_peer){.struct_size = sizeof(*p), .id = w->id, .pid = w->pid, .uid = w->uid,
+				.role = w->role, .alive = w->alive};
+	memcpy(p->program, w->program, sizeof(p->program));
+	p->program[sizeof(p->program) - 1] = 0;
+	if (w->role == 1) {
+		for (uint32_t i = 0; i < s->n; i++)
+			if (s->rings[i].w.id == w->id)
+				p->count = s->rings[i].sent;
+	} else if (w->id < s->cg.n_slots) {
+		const struct leat__slot *slot =
+			&leat__ctrl_slots(leat_region_addr(s->control), &s->cg)[w->id];
+
+		p->count = leat__load_relaxed(&slot->received);
+		p->lost = leat__load_relaxed(&slot->lost);
+		p->lag = lag_of(s, (uint32_t)w->id);
+	}
+}
+
+/* All peers, page by page; adds up what the channel's facts want of them. */
+static int see_peers(struct leat *l, uint64_t object, const struct seen *s, struct leat_stat *st,
+		     leat_peer_fn *fn, void *arg)
+{
+	uint32_t more = 0;
+
+	do {
+		const unsigned char *at = NULL;
+		struct leat__packet pkt;
+		struct leat__out out;
+		struct leat__in in;
+		size_t size;
+		int e;
+
+		leat__wire_begin(&out, LEAT__PEERS, 0, object);
+		leat__wire_u32(&out, LEAT__T_MORE, more);
+		e = leat__request(l, &out, -1, &pkt, &in);
+		if (e < 0)
+			return e;
+		leat__packet_close(&pkt);
+		while ((at = leat__wire_next(&in, LEAT__T_PEER, at, &size))) {
+			struct leat__wire_peer w;
+			struct leat_peer p;
+
+			if (size != sizeof(w))
+				return leat__say(-EPROTO, "the broker's list of peers is malformed");
+			memcpy(&w, at, sizeof(w));
+			see_peer(&p, &w, s);
+			if (p.role == 2 && p.lag > st->lag_max)
+				st->lag_max = p.lag;
+			e = fn ? fn(&p, arg) : 0;
+			if (e)
+				return e;
+		}
+		if (leat__wire_get(&in, LEAT__T_MORE, &more, sizeof(more)) < 0)
+			more = 0;
+	} while (more);
+	return 0;
+}
+
+int leat_stat(struct leat *l, const char *name, struct leat_stat *ret, leat_peer_fn *fn, void *arg)
+{
+	struct leat_stat st = {.struct_size = sizeof(st)};
+	const unsigned char *at = NULL;
+	struct leat__wire_channel w;
+	struct leat__packet pkt;
+	struct leat__out out;
+	struct leat__in in;
+	struct seen *s;
+	uint64_t object;
+	size_t size;
+	int e = leat__name_check(name);
+
+	if (e < 0)
+		return e;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return leat__say(-ENOMEM, "look at a channel: no memory");
+	leat__wire_begin(&out, LEAT__LOOK, 0, 0);
+	leat__wire_text(&out, LEAT__T_NAME, name);
+	e = leat__request(l, &out, -1, &pkt, &in);
+	if (e < 0) {
+		free(s);
+		return e;
+	}
+	object = in.head.object;
+	e = leat__wire_get(&in, LEAT__T_CHANNEL, &w, sizeof(w));
+	while (e == 0 && s->n < 256 && (at = leat__wire_next(&in, LEAT__T_RING, at, &size)))
+		if (size == sizeof(s->rings[0].w))
+			memcpy(&s->rings[s->n++].w, at, size);
+	if (e == 0)
+		e = leat__map_control(&pkt, &in, &s->control, &s->cg);
+	leat__packet_close(&pkt);
+	if (e == 0) {
+		strcpy(st.name, name);
+		facts(&st, &w);
+		for (uint32_t i = 0; i < s->n; i++) {
+			see_ring(l, object, &s->rings[i]);
+			st.sent += s->rings[i].sent;
+		}
+		e = see_peers(l, object, s, &st, fn, arg);
+	}
+	leat__request_close(l, object);
+	leat_region_close(s->control);
+	free(s);
+	return e ? e : leat__give(ret, &st, sizeof(st), "look at a channel");
+}

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Descriptors for event loops: one helper thread per struct leat, started by the first leat_sub_fd(),
+ * that sleeps on the bells of armed subscribers and turns them into eventfds. A subscriber is armed
+ * when it was found empty; its eventfd stays readable from then until it is found empty again.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/base.h"
+#include "channel/channel.h"
+
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449
+#endif
+#define WAITV_MAX   128
+#define WAITV_32    2
+#define FIRST_NS    UINT64_C(50000)     /* as in bell.c: outlasts a notifier's store buffer */
+#define SLICE_NS    UINT64_C(100000000)
+#define FALLBACK_NS UINT64_C(1000000)   /* without futex_waitv, or with too many: look so often */
+
+struct leat__pollable {
+	struct leat__pollable *next;
+	struct leat_sub *s;
+	int efd;
+	int armed, fresh;
+	uint32_t *bell;
+	uint32_t epoch;
+	uint32_t n, room;
+	struct at {
+		const struct leat__reader *r;
+		uint64_t pos;
+	} *at; /* where each ring was when it was found empty */
+};
+
+struct leat__poller {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	uint32_t kick;
+	int stop;
+	struct leat__pollable *all;
+};
+
+struct waitv {
+	uint64_t value, address;
+	uint32_t flags, reserved;
+};
+
+static void signal_fd(struct leat__pollable *p)
+{
+	uint64_t one = 1;
+
+	p->armed = 0;
+	while (write(p->efd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+}
+
+static int due(const struct leat__pollable *p)
+{
+	for (uint32_t i = 0; i < p->n; i++)
+		if (leat__reader_ready(p->at[i].r, p->at[i].pos))
+			return 1;
+	return p->s->l && leat__load_relaxed(&p->s->ctrl->epoch) != p->epoch;
+}
+
+/* Signal who is due; list the bells of the rest. With the lock held. */
+static int collect(struct leat__poller *po, struct waitv *v, int *fresh)
+{
+	int n = 0;
+
+	for (struct leat__pollable *p = po->all; p; p = p->next) {
+		uint32_t seen;
+
+		if (!p->armed)
+			continue;
+		seen = leat__fetch_or(p->bell, 1u) | 1u;
+		leat__fence(); /* as in leat__bell_wait() */
+		if (due(p)) {
+			signal_fd(p);
+			continue;
+		}
+		*fresh |= p->fresh;
+		p->fresh = 0;
+		if (n < WAITV_MAX)
+			v[n] = (struct waitv){seen, (uintptr_t)p->bell, WAITV_32, 0};
+		n++;
+	}
+	return n;
+}
+
+static void sleep_on(struct leat__poller *po, struct waitv *v, int n, uint32_t kick, uint64_t ns)
+{
+	uint64_t until = leat__now() + ns;
+	struct {
+		int64_t sec, nsec;
+	} ts = {(int64_t)(until / 1000000000u), (int64_t)(until % 1000000000u)};
+
+	if (n < WAITV_MAX) {
+		v[n] = (struct waitv){kick, (uintptr_t)&po->kick, WAITV_32, 0};
+		if (syscall(SYS_futex_waitv, v, n + 1, 0, &ts, CLOCK_MONOTONIC) >= 0 ||
+		    (errno != ENOSYS && errno != EPERM))
+			return;
+	}
+	leat__futex_wait(&po->kick, kick, n ? leat__min(ns, FALLBACK_NS) : ns);
+}
+
+static void *run(void *arg)
+{
+	struct leat__poller *po = arg;
+	struct waitv v[WAITV_MAX];
+
+	pthread_mutex_lock(&po->lock);
+	while (!po->stop) {
+		uint32_t kick = leat__load_relaxed(&po->kick);
+		int fresh = 0;
+		int n = collect(po, v, &fresh);
+
+		pthread_mutex_unlock(&po->lock);
+		sleep_on(po, v, n, kick, fresh ? FIRST_NS : SLICE_NS);
+		pthread_mutex_lock(&po->lock);
+	}
+	pthread_mutex_unlock(&po->lock);
+	return NULL;
+}
+
+static void kick(struct leat__poller *po)
+{
+	leat__fetch_add(&po->kick, 1u);
+	leat__futex_wake(&po->kick, 1);
+}
+
+static int poller_start(struct leat *l)
+{
+	struct leat__poller *po = calloc(1, sizeof(*po));
+	sigset_t all, old;
+	int e;
+
+	if (!po)
+		return leat__say(-ENOMEM, "descriptor of a subscriber: no memory");
+	pthread_mutex_init(&po->lock, NULL);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old); /* the program's signals are not for our thread */
+	e = pthread_create(&po->thread, NULL, run, po);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (e) {
+		free(po);
+		return leat__fail(-e, "descriptor of a subscriber: start its thread: %s", strerror(e));
+	}
+	l->poller = po;
+	return 0;
+}
+
+int leat__pollable_arm(struct leat_sub *s)
+{
+	struct leat__pollable *p = s->pollable;
+	struct leat__poller *po = s->l->poller;
+	uint64_t count;
+	int now;
+
+	pthread_mutex_lock(&po->lock);
+	if (read(p->efd, &count, sizeof(count)) < 0) {
+		/* EAGAIN: it was not signalled. */
+	}
+	if (s->n > p->room) {
+		struct at *at = realloc(p->at, s->n * sizeof(*at));
+
+		if (at) {
+			p->at = at;
+			p->room = s->n;
+		}
+	}
+	p->n = s->n < p->room ? s->n : p->room;
+	for (uint32_t i = 0; i < p->n; i++)
+		p->at[i] = (struct at){&s->rings[i]->r, s->rings[i]->r.pos};
+	p->epoch = s->epoch;
+	/* Too little memory to watch them all: readable always is the honest answer. */
+	now = due(p) || p->n < s->n;
+	if (now) {
+		signal_fd(p);
+	} else {
+		p->armed = p->fresh = 1;
+		kick(po);
+	}
+	pthread_mutex_unlock(&po->lock);
+	return now && p->n == s->n;
+}
+
+void leat__pollable_disarm(struct leat_sub *s)
+{
+	struct leat__poller *po = s->l->poller;
+
+	pthread_mutex_lock(&po->lock);
+	if (s->pollable->armed)
+		signal_fd(s->pollable);
+	pthread_mutex_unlock(&po->lock);
+}
+
+int leat_sub_fd(struct leat_sub *s)
+{
+	struct leat__pollable *p;
+	int e = 0;
+
+	if (s->gone)
+		return leat__say(-ECHILD, "this subscriber belongs to the parent process: open another");
+	if (!s->l)
+		return leat__say(-ENOTSUP, "a ring by hand has no descriptor: wait in leat_recv()");
+	if (s->pollable)
+		return s->pollable->efd;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return leat__say(-ENOMEM, "descriptor of a subscriber: no memory");
+	p->efd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK); /* readable until found empty */
+	if (p->efd < 0)
+		e = leat__fail(-errno, "descriptor of a subscriber: eventfd: %s", strerror(errno));
+	pthread_mutex_lock(&s->l->list_lock);
+	if (e == 0 && !s->l->poller)
+		e = poller_start(s->l);
+	pthread_mutex_unlock(&s->l->list_lock);
+	if (e < 0) {
+		if (p->efd >= 0)
+			close(p->efd);
+		free(p);
+		return e;
+	}
+	p->s = s;
+	p->bell = &s->ctrl->data_bell;
+	pthread_mutex_lock(&s->l->poller->lock);
+	p->next = s->l->poller->all;
+	s->l->poller->all = p;
+	s->pollable = p;
+	pthread_mutex_unlock(&s->l->poller->lock);
+	return p->efd;
+}
+
+void leat__pollable_end(struct leat_sub *s)
+{
+	struct leat__pollable *p = s->pollable, **at;
+	struct leat__poller *po = s->l->poller;
+
+	if (!p)
+		return;
+	pthread_mutex_lock(&po->lock);
+	for (at = &po->all; *at != p; at = &(*at)->next)
+		;
+	*at = p->next;
+	s->pollable = NULL;
+	/* The thread may sleep on our bell, in memory that is about to go: let it come out first. A
+	 * futex that is gone only makes it return; it holds no pointer beyond its list. */
+	kick(po);
+	pthread_mutex_unlock(&po->lock);
+	close(p->efd);
+	free(p->at);
+	free(p);
+}
+
+void leat__poller_end(struct leat *l)
+{
+	struct leat__poller *po = l->poller;
+
+	if (!po)
+		return;
+	pthread_mutex_lock(&po->lock);
+	po->stop = 1;
+	kick(po);
+	pthread_mutex_unlock(&po->lock);
+	pthread_join(po->thread, NULL);
+	pthread_mutex_destroy(&po->lock);
+	free(po);
+	l->poller = NULL;
+}
+
+void leat__poller_forked(struct leat *l)
+{
+	/* The thread is not in this process; its lock may be held for ever. Close what it signalled. */
+	if (!l->poller)
+		return;
+	for (struct leat__pollable *p = l->poller->all; p; p = p->next)
+		close(p->efd);
+	l->poller = NULL;
+}

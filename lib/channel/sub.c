@@ -1,0 +1,667 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Subscribers: the rings of all publishers of a name, read in turn. The broker is asked when the ring
+ * table has changed, never in between; what the control region says about a ring's end is believed
+ * only when the broker confirms it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "base/base.h"
+#include "channel/channel.h"
+
+#define TURN 64 /* messages of one ring before the next is looked at */
+
+/* ---- rings come and go ---- */
+
+static void attached_put(struct leat__attached *a, int gone)
+{
+	if (--a->refs)
+		return;
+	if (a->owned) {
+		if (gone)
+			a->region->addr = a->region->view = NULL;
+		leat_region_close(a->region);
+	} else if (!gone) {
+		leat__region_unview(a->region);
+	}
+	free(a);
+}
+
+static void detach(struct leat_sub *s, uint32_t i)
+{
+	struct leat__attached *a = s->rings[i];
+
+	if (s->pollable)
+		leat__pollable_disarm(s); /* its thread must not look at what goes away */
+	s->lost += a->r.lost;
+	a->r.lost = 0;
+	if (!s->gone)
+		leat__reader_leave(&a->r);
+	s->n--;
+	memmove(&s->rings[i], &s->rings[i + 1], (s->n - i) * sizeof(struct leat__attached *));
+	if (s->cur > i)
+		s->cur--;
+	if (s->cur >= s->n)
+		s->cur = 0;
+	s->budget = TURN;
+	attached_put(a, s->gone);
+}
+
+int leat__sub_attach(struct leat_sub *s, struct leat_region *region, int owned,
+		     const struct leat__geometry *g, struct leat__attached **ret)
+{
+	struct leat__attached *a = calloc(1, sizeof(*a));
+
+	if (a && s->n == s->room) {
+		uint32_t room = s->room ? s->room * 2 : 8;
+		struct leat__attached **rings = realloc(s->rings, room * sizeof(struct leat__attached *));
+
+		if (rings) {
+			s->rings = rings;
+			s->room = room;
+		} else {
+			free(a);
+			a = NULL;
+		}
+	}
+	if (!a)
+		return leat__say(-ENOMEM, "no memory for another publisher's ring");
+	a->region = region;
+	a->owned = owned;
+	a->refs = 1;
+	a->r.g = *g;
+	s->rings[s->n++] = a;
+	*ret = a;
+	return 0;
+}
+
+/* A ring that we do not read after all still has a line that the broker waits for. */
+static void decline(struct leat_sub *s, const struct leat__wire_ring *w)
+{
+	struct leat__line *line;
+
+	if (w->entry >= s->cg.n_rings)
+		return;
+	line = &leat__ctrl_lines(s->ctrl, &s->cg, w->entry)[s->slot_index];
+	if (s->mode == LEAT__WAITING)
+		leat__store_release(&line->state,
+				    LEAT__WORD(w->id, s->grant << 12 | LEAT__DONE));
+}
+
+/* Map ring @w and begin to read it: from its beginning if it came after us, else where we asked. */
+static int attach(struct leat_sub *s, const struct leat__wire_ring *w, int opening)
+{
+	int waiting = s->mode == LEAT__WAITING && w->entry != LEAT__NO_ENTRY;
+	struct leat__line *line = NULL;
+	struct leat__attached *a;
+	struct leat_region *region;
+	struct leat__geometry g;
+	struct leat__packet pkt;
+	struct leat__out out;
+	struct leat__in in;
+	uint64_t word = 0;
+	int e;
+
+	leat__wire_begin(&out, LEAT__RING, 0, s->object);
+	leat__wire_u64(&out, LEAT__T_RING_ID, w->id);
+	e = leat__request(s->l, &out, -1, &pkt, &in);
+	if (e < 0)
+		return e;
+	e = leat__map_ring(&pkt, &in, &region, &g);
+	leat__packet_close(&pkt);
+	if (e == 0) {
+		e = leat__sub_attach(s, region, 1, &g, &a);
+		if (e < 0)
+			leat_region_close(region);
+	}
+	if (e < 0) {
+		if (e == -EBADMSG || e == -EPROTO) {
+			s->corrupt++;
+			decline(s, w);
+			leat__log(LEAT_LOG_WARNING, "ring %llu is left out: %s",
+				  (unsigned long long)w->id, leat_why());
+			return 0;
+		}
+		return e;
+	}
+	if (w->entry < s->cg.n_rings)
+		line = &leat__ctrl_lines(s->ctrl, &s->cg, w->entry)[s->slot_index];
+	leat__reader_init(&a->r, leat_region_addr(region), region->view, &g, w->id, line,
+			  &s->ctrl->space_bell);
+	a->dead = w->state == LEAT__ENDED;
+	word = LEAT__WORD(w->id, s->grant << 12);
+	if (opening)
+		leat__reader_join(&a->r, word, waiting && line, s->from);
+	else
+		leat__reader_begin(&a->r, word, waiting && line);
+	leat__bell_toll(&s->ctrl->space_bell); /* some publisher may wait for subscribers */
+	if (!a->dead || s->from != LEAT_NEW || !opening)
+		s->had_publisher = 1;
+	return 0;
+}
+
+static struct leat__attached *find(const struct leat_sub *s, uint64_t id)
+{
+	for (uint32_t i = 0; i < s->n; i++)
+		if (s->rings[i]->r.id == id)
+			return s->rings[i];
+	return NULL;
+}
+
+/* What the broker's list of rings means for us: some have ended, some are new. */
+static int take_rings(struct leat_sub *s, const struct leat__in *in, int opening)
+{
+	const unsigned char *at = NULL;
+	size_t size;
+
+	while ((at = leat__wire_next(in, LEAT__T_RING, at, &size))) {
+		struct leat__attached *a;
+		struct leat__wire_ring w;
+		int e;
+
+		if (size != sizeof(w))
+			return leat__say(-EPROTO, "the broker's list of rings is malformed");
+		memcpy(&w, at, sizeof(w));
+		a = find(s, w.id);
+		if (a) {
+			a->dead |= w.state == LEAT__ENDED;
+			continue;
+		}
+		if (w.id <= s->last_id)
+			continue; /* read to its end long ago */
+		if (opening && w.entry == LEAT__NO_ENTRY && s->from == LEAT_NEW) {
+			s->last_id = w.id;
+			continue;
+		}
+		e = attach(s, &w, opening);
+		if (e < 0 && e != -ENOENT) /* gone since it was listed: nothing of it was for us */
+			return e;
+		s->last_id = w.id;
+	}
+	return 0;
+}
+
+/* Has the ring table moved? Then ask. Failing is not fatal: what is attached goes on. */
+static void look_around(struct leat_sub *s)
+{
+	struct leat__packet pkt;
+	struct leat__out out;
+	struct leat__in in;
+	uint32_t epoch;
+	int e;
+
+	if (!s->l)
+		return;
+	epoch = leat__load_acquire(&s->ctrl->epoch);
+	if (epoch == s->epoch && !s->stale)
+		return;
+	s->epoch = epoch;
+	leat__wire_begin(&out, LEAT__RINGS, 0, s->object);
+	e = leat__request(s->l, &out, -1, &pkt, &in);
+	if (e == 0) {
+		leat__packet_close(&pkt);
+		e = take_rings(s, &in, 0);
+	}
+	/* Without a broker the table cannot change any more; else try again when we come by. */
+	s->stale = e < 0 && e != -ECONNRESET;
+}
+
+/* Rings that have ended and are read to the end; 1 if any went. */
+static int reap(struct leat_sub *s)
+{
+	int any = 0;
+
+	for (uint32_t i = 0; i < s->n;) {
+		struct leat__attached *a = s->rings[i];
+
+		if (a != s->peeked && leat__reader_ended(&a->r, a->dead)) {
+			detach(s, i);
+			any = 1;
+		} else {
+			i++;
+		}
+	}
+	return any;
+}
+
+/* ---- the next message ---- */
+
+/* Look once: 1 there is one in s->msg from s->peeked, 0 none. */
+static int look(struct leat_sub *s)
+{
+	for (uint32_t tried = 0; tried < s->n;) {
+		struct leat__attached *a = s->rings[s->cur];
+		int e;
+
+		if (s->budget == 0) {
+			s->budget = TURN;
+			s->cur = s->cur + 1 == s->n ? 0 : s->cur + 1;
+			look_around(s);
+			continue;
+		}
+		e = leat__reader_next(&a->r, &s->msg);
+		if (__builtin_expect(e > 0, 1)) {
+			s->budget--;
+			s->peeked = a;
+			return 1;
+		}
+		if (e < 0) {
+			s->corrupt++;
+			detach(s, s->cur);
+			return e;
+		}
+		tried++;
+		s->budget = TURN;
+		s->cur = s->cur + 1 == s->n ? 0 : s->cur + 1;
+	}
+	return 0;
+}
+
+static int ready(void *arg)
+{
+	struct leat_sub *s = arg;
+
+	for (uint32_t i = 0; i < s->n; i++)
+		if (leat__reader_ready(&s->rings[i]->r, s->rings[i]->r.pos))
+			return 1;
+	if (!s->l)
+		return leat__hand_over(s);
+	return s->stale || leat__load_relaxed(&s->ctrl->epoch) != s->epoch;
+}
+
+static int ended(const struct leat_sub *s)
+{
+	if (!s->l) /* by hand there is one ring, and no other comes */
+		return !s->n;
+	return (s->flags & LEAT_UNTIL_ENDED) && s->had_publisher && !s->n && !s->stale;
+}
+
+static uint32_t *bell(struct leat_sub *s)
+{
+	return s->ctrl ? &s->ctrl->data_bell : (uint32_t *)(void *)&s->no_bell;
+}
+
+static int next(struct leat_sub *s, int64_t timeout_ns)
+{
+	uint64_t deadline = 0;
+	int e;
+
+	if (s->gone)
+		return leat__say(-ECHILD, "this subscriber belongs to the parent process: open another");
+	for (;;) {
+		e = look(s);
+		if (__builtin_expect(e != 0, 1))
+			return e;
+		look_around(s);
+		if (!s->l)
+			leat__hand_look(s);
+		if (reap(s))
+			continue;
+		e = look(s); /* a new ring, or one that filled up meanwhile */
+		if (e)
+			return e;
+		if (ended(s))
+			return leat__say(-ENODATA, "the publishers have ended and everything is read");
+		if (!timeout_ns) {
+			if (s->pollable && leat__pollable_arm(s))
+				continue;
+			return leat__say(-EAGAIN, "no message waits");
+		}
+		if (!deadline)
+			deadline = leat__deadline(timeout_ns);
+		e = leat__bell_wait(bell(s), &s->spin, ready, s, deadline);
+		if (e < 0)
+			return leat__say(e, "no message came in time");
+	}
+}
+
+static void fill_info(struct leat_sub *s, struct leat_info *info)
+{
+	struct leat__attached *a = s->peeked;
+
+	s->lost += a->r.lost;
+	a->r.lost = 0;
+	if (info) {
+		info->size = s->msg.size;
+		info->seq = s->msg.seq;
+		info->publisher = a->r.id;
+		info->lost = s->lost - s->lost_told;
+		s->lost_told = s->lost;
+	}
+}
+
+static void advance(struct leat_sub *s)
+{
+	struct leat__attached *a = s->peeked;
+
+	leat__reader_advance(&a->r, &s->msg);
+	s->peeked = NULL;
+	s->received++;
+	s->bytes += s->msg.size;
+	if (s->slot) {
+		leat__store_relaxed(&s->slot->received, s->received);
+		leat__store_relaxed(&s->slot->lost, s->lost);
+	}
+}
+
+int leat_recv(struct leat_sub *s, void *buf, size_t size, struct leat_info *info,
+	      int64_t timeout_ns)
+{
+	for (;;) {
+		int e;
+
+		s->peeked = NULL; /* what was peeked and not released is next again */
+		e = next(s, timeout_ns);
+		if (e < 0)
+			return e;
+		if (s->msg.size > size) {
+			struct leat__attached *a = s->peeked;
+
+			if (!leat__reader_intact(&a->r, &s->msg)) {
+				leat__reader_skip(&a->r, &s->msg);
+				continue;
+			}
+			if (info)
+				*info = (struct leat_info){s->msg.size, s->msg.seq, a->r.id, 0};
+			s->peeked = NULL;
+			return leat__fail(-EMSGSIZE, "the next message has %llu bytes, the buffer %zu",
+					  (unsigned long long)s->msg.size, size);
+		}
+		if (s->msg.size)
+			memcpy(buf, s->msg.data, (size_t)s->msg.size);
+		if (__builtin_expect(leat__reader_intact(&s->peeked->r, &s->msg), 1))
+			break;
+		leat__reader_skip(&s->peeked->r, &s->msg);
+	}
+	fill_info(s, info);
+	advance(s);
+	return 0;
+}
+
+int leat_peek(struct leat_sub *s, const void **ret, struct leat_info *info, int64_t timeout_ns)
+{
+	for (;;) {
+		int e;
+
+		s->peeked = NULL;
+		e = next(s, timeout_ns);
+		if (e < 0)
+			return e;
+		if (leat__reader_intact(&s->peeked->r, &s->msg))
+			break;
+		leat__reader_skip(&s->peeked->r, &s->msg);
+	}
+	fill_info(s, info);
+	*ret = s->msg.data;
+	return 0;
+}
+
+int leat_release(struct leat_sub *s)
+{
+	if (!s->peeked)
+		return leat__say(-EINVAL, "release: nothing is peeked");
+	if (!leat__reader_intact(&s->peeked->r, &s->msg)) {
+		leat__reader_skip(&s->peeked->r, &s->msg);
+		s->peeked = NULL;
+		return leat__say(-ESTALE, "the message was overwritten while it was looked at; it is "
+					  "counted as lost");
+	}
+	advance(s);
+	return 0;
+}
+
+int leat_retain(struct leat_sub *s, const void **ret)
+{
+	struct leat__attached *a = s->peeked;
+	int k = 0;
+
+	if (!a)
+		return leat__say(-EINVAL, "retain: nothing is peeked");
+	if (s->msg.block < 0)
+		return leat__say(-ENOTSUP, "retain: this message came inline, not in a block: copy it");
+	if (!s->slot)
+		return leat__say(-ENOTSUP, "retain: a reader without a control region cannot hold a block");
+	while (k < LEAT__HELD && s->held[k].a)
+		k++;
+	if (k == LEAT__HELD)
+		return leat__fail(-ENOBUFS, "retain: %d blocks are kept already: drop one", LEAT__HELD);
+	if (!leat__reader_intact(&a->r, &s->msg) ||
+	    !leat__reader_retain(&a->r, &s->msg, &s->slot->held[k])) {
+		leat__reader_skip(&a->r, &s->msg);
+		s->peeked = NULL;
+		return leat__say(-ESTALE, "the message was being overwritten; it is counted as lost");
+	}
+	s->held[k] = (struct leat__held){a, s->msg};
+	a->refs++;
+	*ret = s->msg.data;
+	advance(s);
+	return 0;
+}
+
+static int drop(struct leat_sub *s, int k)
+{
+	struct leat__held *h = &s->held[k];
+	int whole = s->gone || leat__load_acquire(&leat__block_words(h->a->r.ring)[h->msg.block]) <=
+				       h->msg.gen + 1;
+
+	if (!s->gone) {
+		/* After the last use; pairs with the writer's acquire in holder (blocks.c). */
+		leat__store_release(&s->slot->held[k], UINT64_C(0));
+		leat__bell_notify(&s->ctrl->space_bell);
+	}
+	attached_put(h->a, s->gone);
+	h->a = NULL;
+	return whole;
+}
+
+int leat_drop(struct leat_sub *s, const void *data)
+{
+	for (int k = 0; k < LEAT__HELD; k++)
+		if (s->held[k].a && s->held[k].msg.data == data)
+			return drop(s, k) ? 0
+					  : leat__say(-ESTALE, "the retained message was overwritten: "
+							       "somebody wrote into the control region");
+	return leat__say(-EINVAL, "drop: this subscriber retains nothing there");
+}
+
+int leat_latest(struct leat_sub *s, void *buf, size_t size, struct leat_info *info)
+{
+	if (s->gone)
+		return leat__say(-ECHILD, "this subscriber belongs to the parent process: open another");
+	look_around(s);
+	for (uint32_t back = s->n; back-- > 0;) { /* the newest publisher first */
+		struct leat__reader *r = &s->rings[back]->r;
+		struct leat__msg msg;
+
+		for (int tries = 0; tries < 1000 && leat__reader_latest(r, &msg); tries++) {
+			if (msg.size <= size && msg.size)
+				memcpy(buf, msg.data, (size_t)msg.size);
+			if (!leat__reader_intact(r, &msg))
+				continue;
+			if (info)
+				*info = (struct leat_info){msg.size, msg.seq, r->id, 0};
+			return msg.size <= size ? 0
+						: leat__fail(-EMSGSIZE,
+							     "the newest message has %llu bytes, the buffer %zu",
+							     (unsigned long long)msg.size, size);
+		}
+	}
+	return leat__say(-EAGAIN, "no publisher has sent anything that is still there");
+}
+
+/* ---- open, close, counters ---- */
+
+static void sub_forked(struct leat__handle *h)
+{
+	struct leat_sub *s = (struct leat_sub *)((char *)h - offsetof(struct leat_sub, handle));
+
+	s->gone = 1;
+	s->pollable = NULL;
+}
+
+struct leat_sub *leat__sub_new(const struct leat_sub_opts *o)
+{
+	struct leat_sub *s = calloc(1, sizeof(*s));
+
+	if (!s) {
+		leat__say(-ENOMEM, "open subscriber: no memory");
+		return NULL;
+	}
+	s->from = o->from;
+	s->flags = o->flags;
+	s->mode = o->flags & LEAT_OBSERVE ? LEAT__OBSERVING : LEAT__WAITING;
+	s->budget = TURN;
+	leat__spin_init(&s->spin, o->spin_ns);
+	leat__handle_add(&s->handle, sub_forked);
+	return s;
+}
+
+void leat__sub_free(struct leat_sub *s)
+{
+	for (int k = 0; k < LEAT__HELD; k++)
+		if (s->held[k].a)
+			drop(s, k);
+	s->peeked = NULL;
+	while (s->n)
+		detach(s, s->n - 1);
+	if (!s->gone)
+		leat__handle_remove(&s->handle);
+	free(s->rings);
+	free(s);
+}
+
+int leat__sub_options(struct leat_sub_opts *o, const struct leat_sub_opts *opts)
+{
+	int e = leat__opts(o, sizeof(*o), opts, "open subscriber");
+
+	if (e < 0)
+		return e;
+	if ((unsigned)o->from > LEAT_LATEST)
+		return leat__fail(-EINVAL, "open subscriber: unknown start %d", (int)o->from);
+	if (o->flags & ~(unsigned)(LEAT_OBSERVE | LEAT_UNTIL_ENDED))
+		return leat__fail(-EINVAL, "open subscriber: unknown flags 0x%x", o->flags);
+	if (o->spin_ns < -1)
+		return leat__say(-EINVAL, "open subscriber: a negative time");
+	return 0;
+}
+
+static int subscribe(struct leat_sub *s, const char *name, const struct leat_sub_opts *o)
+{
+	struct leat__packet pkt;
+	struct leat__out out;
+	struct leat__in in;
+	int e;
+
+	leat__wire_begin(&out, LEAT__SUB_OPEN, 0, 0);
+	leat__wire_text(&out, LEAT__T_NAME, name);
+	leat__wire_u32(&out, LEAT__T_MODE, s->mode);
+	leat__wire_u32(&out, LEAT__T_MAX_RINGS, o->max_publishers);
+	leat__wire_u32(&out, LEAT__T_MAX_SLOTS, o->max_subscribers);
+	e = leat__request(s->l, &out, -1, &pkt, &in);
+	if (e < 0)
+		return e;
+	s->object = in.head.object;
+	e = leat__wire_get(&in, LEAT__T_SLOT, &s->slot_index, sizeof(s->slot_index));
+	if (e == 0)
+		e = leat__wire_get(&in, LEAT__T_GRANT, &s->grant, sizeof(s->grant));
+	if (e == 0)
+		e = leat__map_control(&pkt, &in, &s->control, &s->cg);
+	if (e == 0 && s->slot_index >= s->cg.n_slots)
+		e = leat__say(-EPROTO, "the broker named an impossible slot");
+	leat__packet_close(&pkt);
+	if (e < 0)
+		return e;
+	s->ctrl = leat_region_addr(s->control);
+	s->slot = &leat__ctrl_slots(s->ctrl, &s->cg)[s->slot_index];
+	/* What the answer lists was there when our slot was granted; later ones begin at 0 for us. */
+	return take_rings(s, &in, 1);
+}
+
+int leat_sub_open(struct leat *l, const char *name, const struct leat_sub_opts *opts,
+		  struct leat_sub **ret)
+{
+	struct leat_sub_opts o;
+	struct leat_sub *s;
+	int e = leat__name_check(name);
+
+	if (e == 0)
+		e = leat__sub_options(&o, opts);
+	if (e < 0)
+		return e;
+	s = leat__sub_new(&o);
+	if (!s)
+		return -ENOMEM;
+	s->l = l;
+	pthread_mutex_lock(&l->list_lock);
+	s->at = &l->subs;
+	s->next = l->subs;
+	if (s->next)
+		s->next->at = &s->next;
+	l->subs = s;
+	pthread_mutex_unlock(&l->list_lock);
+	e = subscribe(s, name, &o);
+	if (e < 0) {
+		leat_sub_close(s);
+		return e;
+	}
+	s->stale = 1; /* look once more for what came between the grant and now */
+	look_around(s);
+	*ret = s;
+	return 0;
+}
+
+void leat_sub_close(struct leat_sub *s)
+{
+	struct leat_region *control;
+	struct leat *l;
+	uint64_t object;
+	int gone;
+
+	if (!s)
+		return;
+	if (!s->l) {
+		leat__hand_sub_close(s);
+		return;
+	}
+	leat__pollable_end(s);
+	l = s->l;
+	pthread_mutex_lock(&l->list_lock);
+	*s->at = s->next;
+	if (s->next)
+		s->next->at = s->at;
+	pthread_mutex_unlock(&l->list_lock);
+	object = s->object;
+	control = s->control;
+	gone = s->gone;
+	if (gone && control)
+		control->addr = NULL;
+	leat__sub_free(s); /* says DONE everywhere, then the slot may go to another */
+	if (object && !gone)
+		leat__request_close(l, object);
+	leat_region_close(control);
+}
+
+int leat_sub_stat(struct leat_sub *s, struct leat_sub_stat *ret)
+{
+	struct leat_sub_stat st = {.struct_size = sizeof(st)};
+
+	if (s->gone)
+		return leat__say(-ECHILD, "this subscriber belongs to the parent process: open another");
+	look_around(s);
+	st.received = s->received;
+	st.bytes = s->bytes;
+	st.lost = s->lost;
+	st.corrupt = s->corrupt;
+	for (uint32_t i = 0; i < s->n; i++) {
+		struct leat__attached *a = s->rings[i];
+
+		st.lost += a->r.lost;
+		if (a->dead || leat__load_acquire(&a->r.ring->closed))
+			st.draining++;
+		else
+			st.publishers++;
+	}
+	return leat__give(ret, &st, sizeof(st), "subscriber's counters");
+}

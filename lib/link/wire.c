@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Encoder and parser of the wire, and the rule for names. Called by client and broker alike; does no
+ * I/O and keeps nothing.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include "base/base.h"
+#include "link/wire.h"
+
+static_assert(sizeof(struct leat__wire_head) == 32, "wire 1");
+static_assert(sizeof(struct leat__wire_geometry) == 72, "wire 1");
+static_assert(sizeof(struct leat__wire_ring) == 16, "wire 1");
+static_assert(sizeof(struct leat__wire_channel) == 32, "wire 1");
+static_assert(sizeof(struct leat__wire_peer) == 40, "wire 1");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "wire and layout are little-endian");
+
+struct tlv {
+	uint16_t tag;
+	uint16_t size;
+};
+
+static size_t padded(size_t n)
+{
+	return (n + 3) & ~(size_t)3;
+}
+
+void leat__wire_begin(struct leat__out *o, enum leat__type type, uint64_t serial, uint64_t object)
+{
+	memset(&o->head, 0, sizeof(o->head));
+	o->head.magic = LEAT__WIRE_MAGIC;
+	o->head.version = LEAT__WIRE_MAX;
+	o->head.size = sizeof(o->head);
+	o->head.type = (uint16_t)type;
+	o->head.serial = serial;
+	o->head.object = object;
+	o->size = sizeof(o->head);
+	o->full = 0;
+}
+
+int leat__wire_fits(const struct leat__out *o, size_t size)
+{
+	return o->size + sizeof(struct tlv) + padded(size) <= sizeof(o->bytes);
+}
+
+void leat__wire_bytes(struct leat__out *o, unsigned tag, const void *data, size_t size)
+{
+	struct tlv t = {(uint16_t)tag, (uint16_t)size};
+
+	if (o->full || !leat__wire_fits(o, size)) {
+		o->full = 1;
+		return;
+	}
+	memcpy(o->bytes + o->size, &t, sizeof(t));
+	memset(o->bytes + o->size + sizeof(t), 0, padded(size));
+	if (size)
+		memcpy(o->bytes + o->size + sizeof(t), data, size);
+	o->size += sizeof(t) + padded(size);
+}
+
+void leat__wire_u32(struct leat__out *o, unsigned tag, uint32_t v)
+{
+	leat__wire_bytes(o, tag, &v, sizeof(v));
+}
+
+void leat__wire_u64(struct leat__out *o, unsigned tag, uint64_t v)
+{
+	leat__wire_bytes(o, tag, &v, sizeof(v));
+}
+
+void leat__wire_text(struct leat__out *o, unsigned tag, const char *text)
+{
+	leat__wire_bytes(o, tag, text, strlen(text));
+}
+
+int leat__wire_end(struct leat__out *o, unsigned fds)
+{
+	if (o->full)
+		return leat__say(-EMSGSIZE, "a message to or from the broker is too long");
+	o->head.length = (uint32_t)(o->size - sizeof(o->head));
+	o->head.fds = (uint8_t)fds;
+	return 0;
+}
+
+static int known(unsigned tag)
+{
+	return tag >= LEAT__T_VERSION_MIN && tag <= LEAT__T_GONE;
+}
+
+int leat__wire_parse(struct leat__in *in, const void *packet, size_t size, unsigned fds)
+{
+	const unsigned char *p = packet;
+	size_t at = 0;
+
+	if (size < sizeof(in->head) || size > LEAT__PACKET_MAX)
+		return leat__fail(-EBADMSG, "packet of %zu bytes: 32 to %d", size, LEAT__PACKET_MAX);
+	memcpy(&in->head, p, sizeof(in->head));
+	if (in->head.magic != LEAT__WIRE_MAGIC || in->head.size != sizeof(in->head))
+		return leat__say(-EBADMSG, "packet does not begin like one of leat's");
+	if (in->head.version < LEAT__WIRE_MIN || in->head.version > LEAT__WIRE_MAX)
+		return leat__fail(-EPROTO, "packet of wire version %u: this leat speaks %d",
+				  in->head.version, LEAT__WIRE_MAX);
+	if (in->head.length != size - sizeof(in->head))
+		return leat__say(-EBADMSG, "packet's length field is wrong");
+	if (in->head.fds != fds)
+		return leat__fail(-EBADMSG, "packet promises %u descriptors and came with %u",
+				  in->head.fds, fds);
+	in->tlvs = p + sizeof(in->head);
+	in->size = in->head.length;
+	while (at < in->size) {
+		struct tlv t;
+
+		if (in->size - at < sizeof(t))
+			return leat__say(-EBADMSG, "packet ends inside a field");
+		memcpy(&t, in->tlvs + at, sizeof(t));
+		if (padded(t.size) > in->size - at - sizeof(t))
+			return leat__say(-EBADMSG, "packet ends inside a field's value");
+		if ((t.tag & LEAT__CRITICAL) && !known(t.tag & ~LEAT__CRITICAL))
+			return leat__fail(-EPROTO, "packet needs field %u, which this leat does not know",
+					  t.tag & ~LEAT__CRITICAL);
+		at += sizeof(t) + padded(t.size);
+	}
+	return 0;
+}
+
+const unsigned char *leat__wire_next(const struct leat__in *in, unsigned tag,
+				     const unsigned char *at, size_t *size)
+{
+	const unsigned char *end = in->tlvs + in->size;
+	const unsigned char *p = in->tlvs;
+	struct tlv t;
+
+	if (at) { /* points at a value: its header lies before it */
+		memcpy(&t, at - sizeof(t), sizeof(t));
+		p = at + padded(t.size);
+	}
+	while (p < end) {
+		memcpy(&t, p, sizeof(t));
+		p += sizeof(t);
+		if ((t.tag & ~LEAT__CRITICAL) == tag) {
+			*size = t.size;
+			return p;
+		}
+		p += padded(t.size);
+	}
+	return NULL;
+}
+
+int leat__wire_get(const struct leat__in *in, unsigned tag, void *ret, size_t size)
+{
+	size_t got;
+	const unsigned char *p = leat__wire_next(in, tag, NULL, &got);
+
+	if (!p)
+		return leat__fail(-ENOENT, "packet of type %u lacks field %u", in->head.type, tag);
+	if (got != size)
+		return leat__fail(-EBADMSG, "field %u has %zu bytes instead of %zu", tag, got, size);
+	memcpy(ret, p, size);
+	return 0;
+}
+
+int leat__wire_get_text(const struct leat__in *in, unsigned tag, char *ret, size_t size)
+{
+	size_t got;
+	const unsigned char *p = leat__wire_next(in, tag, NULL, &got);
+
+	if (!p)
+		return leat__fail(-ENOENT, "packet of type %u lacks field %u", in->head.type, tag);
+	if (got >= size || memchr(p, 0, got))
+		return leat__fail(-EBADMSG, "field %u: a text of %zu bytes: too long, or with a zero",
+				  tag, got);
+	memcpy(ret, p, got);
+	ret[got] = 0;
+	return 0;
+}
+
+static int name_char(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+	       c == '.' || c == '_' || c == '-';
+}
+
+int leat__name_check(const char *name)
+{
+	size_t n = name ? strlen(name) : 0;
+	int depth = 1;
+
+	if (!n || n > LEAT__NAME_MAX)
+		return leat__fail(-EINVAL, "channel name of %zu bytes: 1 to %d", n, LEAT__NAME_MAX);
+	for (size_t i = 0; i < n; i++) {
+		int first = i == 0 || name[i - 1] == '/';
+
+		if (name[i] == '/' && (first || i + 1 == n))
+			return leat__fail(-EINVAL, "channel name '%s': a '/' stands between two parts",
+					  name);
+		if (name[i] == '/' && ++depth > 8)
+			return leat__fail(-EINVAL, "channel name '%s': at most 8 parts", name);
+		if (first && name[i] == '.')
+			return leat__fail(-EINVAL, "channel name '%s': no part begins with '.'", name);
+		if (name[i] != '/' && !name_char(name[i]))
+			return leat__fail(-EINVAL, "channel name '%s': letters, digits, '.', '_', '-', "
+						   "and '/' between parts",
+					  name);
+	}
+	return 0;
+}

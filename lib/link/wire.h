@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LEAT_LINK_WIRE_H
+#define LEAT_LINK_WIRE_H
+/*
+ * The language of clients and broker: one packet, one message. A 32-byte header, then flat TLVs, all
+ * little-endian. Pure: bytes in, bytes out. Shared by both sides.
+ */
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+	LEAT__PACKET_MAX = 4096,
+	LEAT__FDS_MAX = 4,
+	LEAT__NAME_MAX = 200,
+	LEAT__WIRE_MIN = 1, /* protocol versions this code speaks */
+	LEAT__WIRE_MAX = 1,
+};
+#define LEAT__WIRE_MAGIC UINT32_C(0x5441454c) /* "LEAT" */
+
+enum leat__type {
+	/* requests of a client */
+	LEAT__HELLO = 1,
+	LEAT__PING = 2,
+	LEAT__PUB_OPEN = 3,  /* + the ring's descriptor */
+	LEAT__SUB_OPEN = 4,
+	LEAT__RINGS = 5,     /* of a subscription (or a look): ids and states */
+	LEAT__RING = 6,      /* one ring: geometry, descriptor */
+	LEAT__CLOSE = 7,     /* a publisher, subscription or look */
+	LEAT__LIST = 8,      /* channels after a name */
+	LEAT__LOOK = 9,      /* a channel's control region, without taking part */
+	LEAT__PEERS = 10,    /* who takes part, in pages */
+	/* answers of the broker */
+	LEAT__OK = 128,
+	LEAT__ERROR = 129,
+	LEAT__BYE = 130, /* unasked: the broker is going away on purpose */
+};
+
+/* Tags; LEAT__CRITICAL: who does not know the tag must refuse the message. */
+#define LEAT__CRITICAL 0x8000u
+enum leat__tag {
+	LEAT__T_VERSION_MIN = 1,
+	LEAT__T_VERSION_MAX = 2,
+	LEAT__T_FEATURES = 3,
+	LEAT__T_PROGRAM = 4,  /* text, at most 15 bytes */
+	LEAT__T_CLIENT = 5,   /* u64 id, never reused */
+	LEAT__T_INSTANCE = 6, /* u64, of the broker's life */
+	LEAT__T_NAME = 7,
+	LEAT__T_MAX_RINGS = 8,
+	LEAT__T_MAX_SLOTS = 9,
+	LEAT__T_GEOMETRY = 10, /* struct leat__wire_geometry: a ring's */
+	LEAT__T_CONTROL = 11,  /* the same: a control region's */
+	LEAT__T_RING_ID = 12,
+	LEAT__T_ENTRY = 13, /* ring table index; LEAT__NO_ENTRY: history, no line */
+	LEAT__T_SLOT = 14,
+	LEAT__T_GRANT = 15, /* the grant number in a slot's state words */
+	LEAT__T_MODE = 16,  /* of a subscriber: LEAT__WAITING, LEAT__OBSERVING */
+	LEAT__T_STATE = 17, /* of a ring: LEAT__LIVE, LEAT__ENDED */
+	LEAT__T_RING = 18,  /* struct leat__wire_ring, repeated */
+	LEAT__T_CODE = 19,  /* errno of an error */
+	LEAT__T_WHY = 20,   /* text */
+	LEAT__T_CHANNEL = 21, /* struct leat__wire_channel, then its name; repeated */
+	LEAT__T_MORE = 22,    /* there is more after the last one listed */
+	LEAT__T_PEER = 23,    /* struct leat__wire_peer, repeated */
+	LEAT__T_GONE = 24,    /* publishers that have ended, all told */
+};
+#define LEAT__NO_ENTRY UINT32_C(0xffffffff)
+
+struct leat__wire_geometry {
+	uint64_t total, page, capacity, data_off, block_size, blocks_off;
+	uint32_t head_size, n_blocks, flags, n_rings, n_slots, pad;
+};
+
+struct leat__wire_ring {
+	uint64_t id;
+	uint32_t entry;
+	uint32_t state;
+};
+
+struct leat__wire_channel {
+	uint64_t bytes;
+	uint32_t publishers, draining, subscribers, max_publishers, max_subscribers, pad;
+};
+
+struct leat__wire_peer {
+	uint64_t id; /* ring id, or slot */
+	int32_t pid;
+	uint32_t uid;
+	uint32_t role; /* as struct leat_peer */
+	uint32_t alive;
+	char program[16];
+};
+
+struct leat__wire_head {
+	uint32_t magic;
+	uint8_t version;
+	uint8_t size; /* of this header: 32 */
+	uint16_t type;
+	uint32_t length; /* of the TLVs */
+	uint16_t flags;
+	uint8_t fds;
+	uint8_t pad;
+	uint64_t serial; /* of the request, repeated in its answer */
+	uint64_t object; /* what it is about */
+};
+
+/* A message being written. Overflow is remembered and told by leat__wire_end(). */
+struct leat__out {
+	size_t size;
+	int full;
+	union {
+		struct leat__wire_head head;
+		unsigned char bytes[LEAT__PACKET_MAX];
+	};
+};
+
+void leat__wire_begin(struct leat__out *o, enum leat__type type, uint64_t serial, uint64_t object);
+void leat__wire_bytes(struct leat__out *o, unsigned tag, const void *data, size_t size);
+void leat__wire_u32(struct leat__out *o, unsigned tag, uint32_t v);
+void leat__wire_u64(struct leat__out *o, unsigned tag, uint64_t v);
+void leat__wire_text(struct leat__out *o, unsigned tag, const char *text);
+/* Would @size more bytes still fit? For answers that come in pages. */
+int leat__wire_fits(const struct leat__out *o, size_t size);
+/* 0, -EMSGSIZE. */
+int leat__wire_end(struct leat__out *o, unsigned fds);
+
+/* A message that was received: points into the packet, which must outlive it. */
+struct leat__in {
+	struct leat__wire_head head;
+	const unsigned char *tlvs;
+	size_t size;
+};
+
+/*
+ * Is this packet, which came with @fds descriptors, a well-formed message? -EBADMSG (with the
+ * reason), -EPROTO for a version or a critical tag that this code does not know.
+ */
+int leat__wire_parse(struct leat__in *in, const void *packet, size_t size, unsigned fds);
+
+/* The first value of @tag: 0, -ENOENT it is not there, -EBADMSG another size. */
+int leat__wire_get(const struct leat__in *in, unsigned tag, void *ret, size_t size);
+int leat__wire_get_text(const struct leat__in *in, unsigned tag, char *ret, size_t size);
+/* Walk: the next value of @tag after @at (NULL: the first). NULL: no more. */
+const unsigned char *leat__wire_next(const struct leat__in *in, unsigned tag,
+				     const unsigned char *at, size_t *size);
+
+/* May a channel have this name? Pure. 0, -EINVAL with the reason. */
+int leat__name_check(const char *name);
+
+#endif

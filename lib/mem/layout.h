@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LEAT_MEM_LAYOUT_H
+#define LEAT_MEM_LAYOUT_H
+/*
+ * Every struct that lies in shared memory, and nothing else. leat-layout(7) is this file in prose.
+ *
+ * Fixed-width fields, explicit padding, no pointers, bools, enums, size_t or pthread types; one
+ * 128-byte line per writer. Geometry is read from a header once, checked, and kept in private memory
+ * (struct leat__geometry); nobody trusts the header again.
+ */
+#include <assert.h>
+#include <stdalign.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define LEAT__LINE       128
+#define LEAT__LAYOUT     1u
+#define LEAT__MAGIC_RING "leatring"
+#define LEAT__MAGIC_CTRL "leatctrl"
+
+enum {
+	LEAT__MARKS = 16,
+	LEAT__HELD = 4,
+	LEAT__MAX_RINGS = 64,
+	LEAT__MAX_SLOTS = 1024,
+	LEAT__MAX_BLOCKS = 1024,
+	LEAT__PAGE_MIN = 4096,
+	LEAT__PAGE_MAX = 65536, /* page sizes of Linux machines; huge pages are a multiple */
+};
+#define LEAT__MAX_CAPACITY (UINT64_C(1) << 40)
+
+enum { /* leat__head.flags */
+       LEAT__OVERWRITE = 1u << 0,
+       LEAT__STRICT = 1u << 1,
+};
+
+/* Written once, before anybody else sees it; check last. */
+struct leat__head {
+	char magic[8];
+	uint32_t layout;    /* LEAT__LAYOUT */
+	uint32_t head_size; /* bytes before the data area (ring), before the lines (control) */
+	alignas(8) uint64_t total; /* bytes of the whole object */
+	alignas(8) uint64_t page;  /* every offset below is a multiple of it */
+	alignas(8) uint64_t capacity;
+	alignas(8) uint64_t data_off;
+	alignas(8) uint64_t block_size;
+	alignas(8) uint64_t blocks_off;
+	uint32_t n_blocks;
+	uint32_t flags;
+	uint32_t n_rings;
+	uint32_t n_slots;
+	alignas(8) uint64_t boot[2]; /* the kernel's boot id */
+	alignas(8) uint64_t check;   /* leat__hash of everything before it */
+	uint64_t pad[3];
+};
+static_assert(sizeof(struct leat__head) == LEAT__LINE, "layout 1");
+static_assert(offsetof(struct leat__head, check) == 96, "layout 1");
+
+/* A ring region: the publisher writes, everybody else maps it read-only. */
+struct leat__ring_shm {
+	alignas(8) struct leat__head head;
+	/* line 1: moves with every commit */
+	alignas(8) uint64_t tail; /* the only commit point */
+	alignas(8) uint64_t last; /* position of a record near the newest; stored after tail */
+	alignas(8) uint64_t sent; /* messages; extends the 32-bit seq of a record */
+	alignas(8) uint64_t bytes;
+	uint64_t pad1[12];
+	/* line 2: moves once per sixteenth of the ring */
+	alignas(8) uint64_t intent; /* Dekker word for those who join */
+	alignas(8) uint64_t limit;  /* bytes [limit-capacity, tail) are intact */
+	uint64_t pad2[14];
+	/* line 3 */
+	alignas(8) uint64_t marks[LEAT__MARKS]; /* first record of each sixteenth */
+	/* line 4 */
+	uint32_t closed; /* 1: ended cleanly */
+	uint32_t pid;
+	alignas(8) uint64_t waits;
+	alignas(8) uint64_t evicted;
+	uint64_t pad4[13];
+	/* from here: uint64_t words[n_blocks] */
+};
+static_assert(offsetof(struct leat__ring_shm, tail) == 128, "layout 1");
+static_assert(offsetof(struct leat__ring_shm, intent) == 256, "layout 1");
+static_assert(offsetof(struct leat__ring_shm, marks) == 384, "layout 1");
+static_assert(offsetof(struct leat__ring_shm, closed) == 512, "layout 1");
+static_assert(sizeof(struct leat__ring_shm) == 640, "layout 1");
+
+/* What lies in a ring's data area at every position, then the payload, padded to 8. */
+struct leat__record {
+	uint32_t size; /* bytes of payload; LEAT__IN_BLOCK: payload is a leat__block_ref */
+	uint32_t seq;
+};
+#define LEAT__IN_BLOCK 0x80000000u
+
+struct leat__block_ref {
+	uint32_t block;
+	uint32_t pad;
+	alignas(8) uint64_t gen;
+	alignas(8) uint64_t size;
+};
+static_assert(sizeof(struct leat__block_ref) == 24, "layout 1");
+
+/* Ring table entry, written by the broker: a hint for readers, who ask it before they believe. */
+struct leat__entry {
+	alignas(8) uint64_t word; /* ring id << 24 | LEAT__LIVE or LEAT__ENDED; 0: free */
+	uint64_t pad[15];
+};
+enum { LEAT__LIVE = 1, LEAT__ENDED = 2 };
+
+struct leat__slot {
+	alignas(8) uint64_t client; /* 0: free */
+	uint32_t mode;              /* LEAT__WAITING, LEAT__OBSERVING */
+	uint32_t pid;
+	alignas(8) uint64_t held[LEAT__HELD]; /* ring id << 24 | block+1: retained blocks */
+	alignas(8) uint64_t received;
+	alignas(8) uint64_t lost;
+	uint64_t pad[8];
+};
+enum { LEAT__WAITING = 1, LEAT__OBSERVING = 2 };
+static_assert(sizeof(struct leat__slot) == LEAT__LINE, "layout 1");
+
+/* Where one reader (slot) is in one ring (entry). */
+struct leat__line {
+	alignas(8) uint64_t cursor;
+	alignas(8) uint64_t state; /* ring id << 24 | grant << 12 | rejoin << 4 | state */
+	uint64_t pad[14];
+};
+static_assert(sizeof(struct leat__line) == LEAT__LINE, "layout 1");
+enum {
+	LEAT__GRANTED = 1, /* the slot was handed out: its reader joins or says DONE */
+	LEAT__ACTIVE = 2,  /* the writer waits for this cursor */
+	LEAT__EVICTED = 3,
+	LEAT__DONE = 4,
+	LEAT__WATCHES = 5, /* an observer; the writer ignores it */
+};
+#define LEAT__ID_SHIFT    24
+#define LEAT__ID_MAX      ((UINT64_C(1) << 40) - 1)
+#define LEAT__STATE(w)    ((unsigned)((w) & 0xf))
+#define LEAT__RING_ID(w)  ((w) >> LEAT__ID_SHIFT)
+#define LEAT__WORD(id, s) (((uint64_t)(id) << LEAT__ID_SHIFT) | (uint64_t)(s))
+
+/* A channel's control region: everybody who takes part writes here, nobody trusts it. */
+struct leat__ctrl_shm {
+	alignas(8) struct leat__head head;
+	uint32_t data_bell; /* readers sleep here */
+	uint32_t pad1[31];
+	uint32_t space_bell; /* writers sleep here */
+	uint32_t pad2[31];
+	uint32_t epoch;  /* moves when the ring table does */
+	uint32_t writer; /* rings by hand: the writer's life */
+	alignas(8) uint64_t ring_id; /* rings by hand: the last id given */
+	uint64_t pad3[14];
+	/* from here: entries[n_rings], slots[n_slots], lines[n_rings][n_slots] */
+};
+static_assert(offsetof(struct leat__ctrl_shm, data_bell) == 128, "layout 1");
+static_assert(offsetof(struct leat__ctrl_shm, space_bell) == 256, "layout 1");
+static_assert(offsetof(struct leat__ctrl_shm, epoch) == 384, "layout 1");
+static_assert(sizeof(struct leat__ctrl_shm) == 512, "layout 1");
+
+/* The facts of a header, in private memory, checked. */
+struct leat__geometry {
+	uint64_t total, page, capacity, data_off, block_size, blocks_off;
+	uint32_t head_size, n_blocks, flags, n_rings, n_slots;
+};
+
+/* Work out a ring's or control region's layout. -EINVAL (with the reason), sizes checked. */
+int leat__ring_geometry(struct leat__geometry *g, uint64_t capacity, uint64_t block_size,
+			uint32_t n_blocks, uint32_t flags, uint64_t page);
+int leat__ctrl_geometry(struct leat__geometry *g, uint32_t n_rings, uint32_t n_slots,
+			uint64_t page);
+
+/* Could @g be a ring (or control) of at most @size bytes? Pure. 0, -EBADMSG. */
+int leat__ring_check(const struct leat__geometry *g, uint64_t size);
+int leat__ctrl_check(const struct leat__geometry *g, uint64_t size);
+
+/* Write a header for @g (the magic goes last); read one back and check it. -EPROTO, -EBADMSG. */
+void leat__head_write(struct leat__head *head, const char *magic, const struct leat__geometry *g);
+int leat__head_read(const struct leat__head *head, const char *magic, uint64_t size,
+		    struct leat__geometry *g);
+/* Was it written since this machine booted? */
+int leat__head_this_boot(const struct leat__head *head);
+
+static inline uint64_t *leat__block_words(struct leat__ring_shm *ring)
+{
+	return (uint64_t *)(void *)(ring + 1);
+}
+
+static inline struct leat__entry *leat__ctrl_entries(struct leat__ctrl_shm *c)
+{
+	return (struct leat__entry *)(void *)(c + 1);
+}
+
+static inline struct leat__slot *leat__ctrl_slots(struct leat__ctrl_shm *c,
+						  const struct leat__geometry *g)
+{
+	return (struct leat__slot *)(void *)(leat__ctrl_entries(c) + g->n_rings);
+}
+
+/* The lines of one ring table entry, one per slot. */
+static inline struct leat__line *leat__ctrl_lines(struct leat__ctrl_shm *c,
+						  const struct leat__geometry *g, uint32_t entry)
+{
+	return (struct leat__line *)(void *)(leat__ctrl_slots(c, g) + g->n_slots) +
+	       (size_t)entry * g->n_slots;
+}
+
+#endif

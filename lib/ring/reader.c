@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The reader: join, next, advance, and what to do when lapped. Called by subscribers, in channels and
+ * by hand. Never writes anything but its own line; never believes a byte it has not checked, and
+ * believes none that limit no longer covers.
+ */
+#include <errno.h>
+#include <string.h>
+#include "base/base.h"
+#include "ring/reader.h"
+
+#define TRIES 1000 /* of a lock-free look at words the writer moves; then do without */
+
+void leat__reader_init(struct leat__reader *r, struct leat__ring_shm *ring,
+		       const unsigned char *data, const struct leat__geometry *g, uint64_t id,
+		       struct leat__line *line, uint32_t *space_bell)
+{
+	memset(r, 0, sizeof(*r));
+	r->ring = ring;
+	r->data = data;
+	r->g = *g;
+	r->mask = g->capacity - 1;
+	r->id = id;
+	r->line = line;
+	r->space_bell = space_bell;
+	r->blocks_at = (const unsigned char *)ring + g->blocks_off;
+}
+
+static struct leat__record record_at(const struct leat__reader *r, uint64_t pos)
+{
+	const uint64_t *at = (const uint64_t *)(const void *)(r->data + (pos & r->mask));
+	uint64_t both = leat__load_relaxed(at); /* size and seq in one look */
+	struct leat__record rec;
+
+	memcpy(&rec, &both, sizeof(rec));
+	return rec;
+}
+
+static uint64_t record_need(struct leat__record rec)
+{
+	return leat__align(sizeof(rec) + (rec.size & ~LEAT__IN_BLOCK), 8);
+}
+
+/* Are the bytes from @pos on still those that were there when we read them? */
+static int covered(const struct leat__reader *r, uint64_t pos)
+{
+	/* Our reads before this look at limit; pairs with the writer's fence after it raised it. */
+	leat__fence_acquire();
+	return leat__load_relaxed(&r->ring->limit) <= pos + r->g.capacity;
+}
+
+/* A record's 32-bit number, extended by the writer's 64-bit count, which is near. */
+static uint64_t extend(const struct leat__reader *r, uint32_t seq)
+{
+	uint64_t near = leat__load_relaxed(&r->ring->sent);
+
+	return near + (uint64_t)(int64_t)(int32_t)(seq - (uint32_t)near);
+}
+
+/* The newest committed record at or after last: its position, and the tail behind it. 1, 0 none. */
+static int newest(const struct leat__reader *r, uint64_t *pos, uint64_t *seq, uint64_t *tail)
+{
+	for (int i = 0; i < TRIES; i++) {
+		/* last is stored after tail: read before it, it lies below it. */
+		uint64_t p = leat__load_acquire(&r->ring->last);
+		uint64_t t = leat__load_acquire(&r->ring->tail);
+
+		if (!t)
+			return 0;
+		for (int steps = 0; p < t && p % 8 == 0 && steps < TRIES; steps++) {
+			struct leat__record rec = record_at(r, p);
+			uint64_t need = record_need(rec);
+
+			if (!covered(r, p) || need > t - p)
+				break;
+			if (need == t - p) {
+				*pos = p;
+				*seq = extend(r, rec.seq);
+				*tail = t;
+				return 1;
+			}
+			p += need;
+		}
+		leat__pause();
+	}
+	return 0;
+}
+
+/* A mark to begin at: the oldest that still holds, or the newest that is at most @most. */
+static int mark(const struct leat__reader *r, int oldest, uint64_t most, uint64_t *pos,
+		uint64_t *seq)
+{
+	int found = 0;
+
+	for (int i = 0; i < LEAT__MARKS; i++) {
+		uint64_t p = leat__load_acquire(&r->ring->marks[i]);
+		uint64_t t = leat__load_acquire(&r->ring->tail);
+		struct leat__record rec;
+
+		if (p >= t || p > most || p % 8 || (found && (oldest ? p >= *pos : p <= *pos)))
+			continue;
+		rec = record_at(r, p);
+		if (!covered(r, p) || record_need(rec) > t - p)
+			continue;
+		*pos = p;
+		*seq = extend(r, rec.seq);
+		found = 1;
+	}
+	return found;
+}
+
+/* Where @from says, as things are now. */
+static void start(struct leat__reader *r, enum leat_from from)
+{
+	uint64_t p, seq, tail;
+
+	r->counting = LEAT__KNOWN;
+	if (from == LEAT_OLDEST && mark(r, 1, UINT64_MAX, &r->pos, &r->seq))
+		return;
+	if (newest(r, &p, &seq, &tail)) {
+		r->pos = from == LEAT_LATEST ? p : tail;
+		r->seq = from == LEAT_LATEST ? seq : seq + 1;
+		return;
+	}
+	/* Nothing yet, or a writer too quick or too strange to follow. */
+	r->pos = leat__load_acquire(&r->ring->tail) & ~UINT64_C(7);
+	r->seq = 0;
+	if (r->pos)
+		r->counting = LEAT__ADOPT;
+}
+
+static void set_state(struct leat__reader *r, unsigned state)
+{
+	/* The cursor before it: pairs with the acquire loads of the writer's scan. */
+	leat__store_release(&r->line->state, r->word | state);
+}
+
+/* Publish where we are, and wake a writer that waits for it. */
+static void publish(struct leat__reader *r)
+{
+	r->published = r->pos;
+	if (!r->line)
+		return;
+	leat__store_release(&r->line->cursor, r->pos);
+	if (r->waiting)
+		leat__bell_notify(r->space_bell);
+}
+
+/* We are about to stand elsewhere than where we would have read on: count what lies between. */
+static void count_skipped(struct leat__reader *r, uint64_t expected, uint32_t was)
+{
+	if (was == LEAT__ADOPT)
+		return; /* where we were was never known */
+	if (r->counting == LEAT__ADOPT) { /* where we are is not known yet */
+		r->seq = expected;
+		r->counting = LEAT__GAP;
+	} else if (r->seq > expected) {
+		r->lost += r->seq - expected;
+	}
+}
+
+/* Become ACTIVE at r->pos; if the writer was quicker, where @from finds us once more. */
+static void become_active(struct leat__reader *r, enum leat_from from, int again)
+{
+	for (int i = 0; i < TRIES; i++) {
+		uint64_t expected = r->seq;
+		uint32_t was = r->counting;
+
+		leat__store_release(&r->line->cursor, r->pos);
+		set_state(r, LEAT__ACTIVE);
+		/* Pairs with the fence in refresh (writer.c): it sees our cursor, or we see its
+		 * intent. */
+		leat__fence();
+		if (leat__load_relaxed(r->g.flags & LEAT__OVERWRITE ? &r->ring->limit
+								    : &r->ring->intent) <=
+		    r->pos + r->g.capacity)
+			break;
+		start(r, i < 8 ? from : LEAT_NEW);
+		if (again)
+			count_skipped(r, expected, was);
+	}
+	r->published = r->pos;
+}
+
+/* Put out by the writer: come back, under another number, from where we are. */
+static void rejoin_if_evicted(struct leat__reader *r)
+{
+	if (leat__load_acquire(&r->line->state) != (r->word | LEAT__EVICTED))
+		return;
+	r->word = (r->word & ~UINT64_C(0xff0)) | (((r->word >> 4) + 1) & 0xff) << 4;
+	become_active(r, LEAT_NEW, 1);
+	r->seen = r->pos;
+}
+
+void leat__reader_begin(struct leat__reader *r, uint64_t word, int waiting)
+{
+	r->word = word & ~UINT64_C(0xf);
+	r->waiting = (uint32_t)waiting;
+	if (r->line && !waiting)
+		set_state(r, LEAT__WATCHES);
+}
+
+void leat__reader_join(struct leat__reader *r, uint64_t word, int waiting, enum leat_from from)
+{
+	r->word = word & ~UINT64_C(0xf);
+	r->waiting = (uint32_t)waiting;
+	start(r, from);
+	if (waiting)
+		become_active(r, from, 0);
+	else if (r->line) {
+		publish(r);
+		set_state(r, LEAT__WATCHES);
+	}
+	r->seen = r->pos;
+	r->published = r->pos;
+}
+
+/* The writer has gone over what we wanted to read: go on from a place that is likely to last. */
+static void lapped(struct leat__reader *r)
+{
+	uint64_t t = leat__load_acquire(&r->ring->tail);
+	uint64_t half = t > r->g.capacity / 2 ? t - r->g.capacity / 2 : 0;
+	uint64_t expected = r->seq;
+	uint32_t was = r->counting;
+	uint64_t p, seq;
+
+	if (mark(r, 0, half, &p, &seq) && p > r->pos) {
+		r->seq = seq;
+		r->pos = p;
+		r->counting = LEAT__KNOWN;
+	} else {
+		start(r, LEAT_NEW);
+	}
+	count_skipped(r, expected, was);
+	r->seen = r->pos;
+	publish(r);
+	if (r->waiting)
+		rejoin_if_evicted(r);
+}
+
+/* What we read makes no sense: because it was overwritten, or because the publisher lies. */
+static int doubt(struct leat__reader *r, uint64_t pos)
+{
+	if (!covered(r, pos)) {
+		lapped(r);
+		return 0;
+	}
+	return leat__fail(-EBADMSG, "ring %llu: its publisher wrote nonsense at byte %llu",
+			  (unsigned long long)r->id, (unsigned long long)pos);
+}
+
+static int doubt_tail(const struct leat__reader *r)
+{
+	return leat__fail(-EBADMSG, "ring %llu: its publisher's tail makes no sense",
+			  (unsigned long long)r->id);
+}
+
+/* A reader that did not know its number meets a record that does. */
+static void learn(struct leat__reader *r, uint32_t seq32)
+{
+	uint64_t seq = extend(r, seq32);
+
+	if (r->counting == LEAT__GAP && seq > r->seq)
+		r->lost += seq - r->seq;
+	r->seq = seq;
+	r->counting = LEAT__KNOWN;
+}
+
+/* 1 the message is in a block that still holds it, 0 it is lost, -EBADMSG. */
+static int find_block(struct leat__reader *r, struct leat__msg *msg)
+{
+	struct leat__block_ref ref;
+
+	memcpy(&ref, r->data + (r->pos & r->mask) + sizeof(struct leat__record), sizeof(ref));
+	if (!covered(r, r->pos)) {
+		lapped(r);
+		return 0;
+	}
+	if (msg->size != (LEAT__IN_BLOCK | sizeof(ref)) || ref.block >= r->g.n_blocks ||
+	    ref.size > r->g.block_size)
+		return doubt(r, r->pos);
+	msg->block = (int32_t)ref.block;
+	msg->gen = ref.gen;
+	msg->size = ref.size;
+	msg->data = r->blocks_at + (uint64_t)ref.block * r->g.block_size;
+	/* Live, or closing: nobody rewrites it as long as our cursor (or luck) lasts. */
+	if (leat__load_acquire(&leat__block_words(r->ring)[ref.block]) > ref.gen + 1) {
+		leat__reader_skip(r, msg);
+		return 0;
+	}
+	return 1;
+}
+
+int leat__reader_next(struct leat__reader *r, struct leat__msg *msg)
+{
+	struct leat__record rec;
+	int e;
+
+again:
+	if (r->pos == r->seen) {
+		if (r->published != r->pos) /* before we say empty: both sides must not sleep */
+			publish(r);
+		if (r->waiting)
+			rejoin_if_evicted(r);
+		/* Pairs with the release store of tail in flush (writer.c). */
+		r->seen = leat__load_acquire(&r->ring->tail);
+		if (r->seen == r->pos)
+			return 0;
+		if (r->seen - r->pos > r->g.capacity || r->seen % 8) {
+			int ahead = r->seen > r->pos && r->seen % 8 == 0;
+
+			r->seen = r->pos;
+			if (!ahead) /* no honest tail goes backwards, or lies between records */
+				return doubt_tail(r);
+			lapped(r);
+			goto again;
+		}
+	}
+	rec = record_at(r, r->pos);
+	msg->need = record_need(rec);
+	if (msg->need > r->seen - r->pos ||
+	    (r->counting == LEAT__KNOWN && rec.seq != (uint32_t)r->seq)) {
+		e = doubt(r, r->pos);
+		if (e < 0)
+			return e;
+		goto again;
+	}
+	if (r->counting != LEAT__KNOWN) {
+		if (!covered(r, r->pos)) {
+			lapped(r);
+			goto again;
+		}
+		learn(r, rec.seq);
+	}
+	msg->pos = r->pos;
+	msg->seq = r->seq;
+	msg->size = rec.size;
+	msg->block = -1;
+	msg->data = r->data + (r->pos & r->mask) + sizeof(rec);
+	if (rec.size & LEAT__IN_BLOCK) {
+		e = find_block(r, msg);
+		if (e < 0)
+			return e;
+		if (!e)
+			goto again;
+	}
+	return 1;
+}
+
+int leat__reader_intact(const struct leat__reader *r, const struct leat__msg *msg)
+{
+	if (!covered(r, msg->pos))
+		return 0;
+	return msg->block < 0 ||
+	       leat__load_relaxed(&leat__block_words(r->ring)[msg->block]) <= msg->gen + 1;
+}
+
+void leat__reader_skip(struct leat__reader *r, const struct leat__msg *msg)
+{
+	if (!covered(r, r->pos)) {
+		lapped(r);
+		return;
+	}
+	/* Its record is whole, its block is not: this one message is lost. */
+	r->lost++;
+	leat__reader_advance(r, msg);
+}
+
+void leat__reader_advance(struct leat__reader *r, const struct leat__msg *msg)
+{
+	r->pos += msg->need;
+	r->seq++;
+	if (r->pos - r->published >= r->g.capacity / 16 ||
+	    (leat__load_relaxed(r->space_bell) & 1))
+		publish(r);
+}
+
+int leat__reader_retain(struct leat__reader *r, const struct leat__msg *msg, uint64_t *held)
+{
+	leat__store_relaxed(held, LEAT__WORD(r->id, (uint64_t)msg->block + 1));
+	/* Pairs with the fence in take (blocks.c): it sees that we hold, or we see it closing. */
+	leat__fence();
+	if (leat__load_acquire(&leat__block_words(r->ring)[msg->block]) == msg->gen)
+		return 1;
+	leat__store_release(held, 0u);
+	return 0;
+}
+
+int leat__reader_ready(const struct leat__reader *r, uint64_t pos)
+{
+	return leat__load_acquire(&r->ring->tail) != pos || leat__load_acquire(&r->ring->closed);
+}
+
+int leat__reader_ended(struct leat__reader *r, int dead)
+{
+	uint64_t p, seq, tail;
+
+	if (!dead && !leat__load_acquire(&r->ring->closed))
+		return 0;
+	/* closed (or the broker's word) first, then tail: nothing comes after it. */
+	if (leat__load_acquire(&r->ring->tail) != r->pos)
+		return 0;
+	if (r->counting == LEAT__GAP && newest(r, &p, &seq, &tail) && seq + 1 > r->seq) {
+		r->lost += seq + 1 - r->seq;
+		r->seq = seq + 1;
+		r->counting = LEAT__KNOWN;
+	}
+	return 1;
+}
+
+void leat__reader_leave(struct leat__reader *r)
+{
+	if (!r->line)
+		return;
+	leat__store_release(&r->line->cursor, r->pos);
+	set_state(r, LEAT__DONE);
+	leat__bell_notify(r->space_bell);
+	r->line = NULL;
+}
+
+int leat__reader_latest(const struct leat__reader *r, struct leat__msg *msg)
+{
+	for (int i = 0; i < TRIES; i++) {
+		struct leat__block_ref ref;
+		struct leat__record rec;
+		uint64_t p, seq, tail;
+
+		if (!newest(r, &p, &seq, &tail))
+			return 0;
+		rec = record_at(r, p);
+		msg->pos = p;
+		msg->need = record_need(rec);
+		msg->seq = seq;
+		msg->size = rec.size;
+		msg->block = -1;
+		msg->data = r->data + (p & r->mask) + sizeof(rec);
+		if (rec.size & LEAT__IN_BLOCK) {
+			memcpy(&ref, msg->data, sizeof(ref));
+			if (!covered(r, p))
+				continue;
+			if (ref.block >= r->g.n_blocks || ref.size > r->g.block_size)
+				return 0;
+			msg->block = (int32_t)ref.block;
+			msg->gen = ref.gen;
+			msg->size = ref.size;
+			msg->data = r->blocks_at + (uint64_t)ref.block * r->g.block_size;
+		} else if (!covered(r, p) || msg->need > r->g.capacity) {
+			continue;
+		}
+		return 1;
+	}
+	return 0;
+}

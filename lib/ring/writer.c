@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The writer: claim, commit, refresh. Called by publishers and by rings made by hand. On the way of
+ * one message there is no system call, no locked instruction and no fence, unless somebody sleeps or
+ * the ring's next sixteenth begins.
+ *
+ * tail is the only commit point. limit is the permission: bytes [limit-capacity, tail) are intact,
+ * so the writer stores only below limit, raises it before it uses it, and never lowers it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/base.h"
+#include "ring/writer.h"
+
+#define BURY_NS UINT64_C(100000000)
+
+int leat__writer_init(struct leat__writer *w, struct leat__ring_shm *ring, unsigned char *data,
+		      const struct leat__geometry *g, struct leat__ctrl_shm *ctrl,
+		      const struct leat__geometry *cg, uint32_t entry, uint64_t id)
+{
+	w->ring = ring;
+	w->data = data;
+	w->g = *g;
+	w->mask = g->capacity - 1;
+	w->limit = g->capacity;
+	w->max_inline = g->capacity / 8;
+	w->strict = (g->flags & LEAT__STRICT) != 0;
+	w->block = -1;
+	w->id = id;
+	w->n_slots = cg->n_slots;
+	w->lines = leat__ctrl_lines(ctrl, cg, entry);
+	w->slots = leat__ctrl_slots(ctrl, cg);
+	w->data_bell = &ctrl->data_bell;
+	w->space_bell = &ctrl->space_bell;
+	w->blocks_at = (unsigned char *)ring + g->blocks_off;
+	if (g->n_blocks) {
+		w->blocks = calloc(g->n_blocks, sizeof(*w->blocks));
+		if (!w->blocks)
+			return leat__say(-ENOMEM, "no memory for a publisher's table of blocks");
+	}
+	if (w->grace_ns) {
+		w->laggards = calloc(w->n_slots, sizeof(*w->laggards));
+		if (!w->laggards)
+			return leat__say(-ENOMEM, "no memory for a publisher's table of readers");
+	}
+	leat__store_relaxed(&ring->intent, g->capacity);
+	leat__store_release(&ring->limit, g->capacity);
+	return 0;
+}
+
+void leat__writer_deinit(struct leat__writer *w)
+{
+	free(w->blocks);
+	free(w->laggards);
+	w->blocks = NULL;
+	w->laggards = NULL;
+}
+
+/* A reader that blocks us under an unchanged word and cursor for longer than its grace: out. */
+static int evict(struct leat__writer *w, uint32_t slot, uint64_t state, uint64_t cursor)
+{
+	struct leat__laggard *l = &w->laggards[slot];
+	uint64_t now = leat__now();
+
+	if (l->state != state || l->cursor != cursor || !l->since) {
+		*l = (struct leat__laggard){state, cursor, now};
+		return 0;
+	}
+	if (now - l->since < w->grace_ns)
+		return 0;
+	/* The exact word that was scanned: a newcomer's differs in its grant or rejoin number. */
+	if (!leat__cas(&w->lines[slot].state, state, (state & ~UINT64_C(0xf)) | LEAT__EVICTED))
+		return 0;
+	leat__store_relaxed(&w->ring->evicted, ++w->evicted);
+	return 1;
+}
+
+uint64_t leat__writer_scan(struct leat__writer *w, uint64_t need)
+{
+	uint64_t least = w->committed;
+
+	for (uint32_t i = 0; i < w->n_slots; i++) {
+		/* Pair with the release stores of cursor and state in join and advance (reader.c). */
+		uint64_t s = leat__load_acquire(&w->lines[i].state);
+		uint64_t c;
+
+		if (LEAT__STATE(s) != LEAT__ACTIVE || LEAT__RING_ID(s) != w->id)
+			continue;
+		c = leat__load_acquire(&w->lines[i].cursor);
+		/* Below limit - capacity: a joiner that will see intent and go on, or garbage. */
+		if (c >= least || c + w->g.capacity < w->limit)
+			continue;
+		if (need && w->grace_ns && c + w->g.capacity < w->tail + need && evict(w, i, s, c))
+			continue;
+		least = c;
+	}
+	return least;
+}
+
+/* Raise limit so that @need more bytes fit; 1 they do, 0 not yet. Nothing is pending here. */
+static int refresh(struct leat__writer *w, uint64_t need)
+{
+	uint64_t cap = w->g.capacity;
+	uint64_t want = leat__min(w->tail + need + cap / 16, w->committed + cap);
+	uint64_t to = want;
+
+	if (!(w->g.flags & LEAT__OVERWRITE)) {
+		leat__store_relaxed(&w->ring->intent, want);
+		/* Pairs with the fence of a joiner (reader.c): either we see its cursor, or it sees
+		 * our intent. */
+		leat__fence();
+		to = leat__min(want, leat__writer_scan(w, need) + cap);
+	}
+	if (to > w->limit) {
+		w->limit = to;
+		leat__store_relaxed(&w->ring->limit, to);
+		/* limit before the data below it, non-temporal stores included; pairs with the
+		 * acquire fence before a reader's last look at limit. */
+		leat__fence();
+	}
+	return w->tail + need <= w->limit;
+}
+
+void leat__writer_flush(struct leat__writer *w)
+{
+	struct leat__ring_shm *ring = w->ring;
+
+	if (w->committed == w->tail)
+		return;
+	leat__store_relaxed(&ring->sent, w->seq);
+	leat__store_relaxed(&ring->bytes, w->bytes);
+	/* Everything in the records, before them: pairs with the acquire load of tail in reader.c. */
+	leat__store_release(&ring->tail, w->tail);
+	/* last and the marks name committed records only: after tail. */
+	leat__store_release(&ring->last, w->last);
+	w->committed = w->tail;
+	if (w->n_pending) {
+		for (uint32_t i = 0; i < w->n_pending; i++) {
+			uint64_t p = w->pending[i];
+
+			leat__store_release(&ring->marks[p / (w->g.capacity / LEAT__MARKS) %
+							 LEAT__MARKS],
+					    p);
+		}
+		w->n_pending = 0;
+	}
+	if (w->strict)
+		leat__fence();
+	leat__bell_notify(w->data_bell);
+}
+
+struct want_room {
+	struct leat__writer *w;
+	uint64_t need;
+};
+
+static int has_room(void *arg)
+{
+	struct want_room *want = arg;
+
+	return refresh(want->w, want->need);
+}
+
+static int has_block(void *arg)
+{
+	struct want_room *want = arg;
+	int b = leat__blocks_get(want->w);
+
+	if (b < 0)
+		return 0;
+	want->w->block = b;
+	return 1;
+}
+
+/* Rings by hand: see whether who holds us up is dead, at most every tenth of a second. */
+static void bury(struct leat__writer *w)
+{
+	uint64_t now;
+
+	if (!w->bury)
+		return;
+	now = leat__now();
+	if (now - w->buried_at < BURY_NS)
+		return;
+	w->buried_at = now;
+	w->bury(w->bury_arg);
+}
+
+/* Wait for @cond on the space bell, waking often enough to notice that a grace has run out. */
+static int wait_space(struct leat__writer *w, leat__cond_fn *cond, struct want_room *want,
+		      uint64_t deadline)
+{
+	leat__store_relaxed(&w->ring->waits, ++w->waits);
+	for (;;) {
+		uint64_t until = deadline;
+		int r;
+
+		if (w->grace_ns)
+			until = leat__min(deadline, leat__now() + w->grace_ns / 2 + 1);
+		if (w->bury)
+			until = leat__min(until, leat__now() + BURY_NS);
+		r = leat__bell_wait(w->space_bell, &w->spin, cond, want, until);
+		if (r != -ETIMEDOUT || until == deadline)
+			return r;
+		bury(w);
+	}
+}
+
+/* Room for @need bytes at tail. */
+static int room(struct leat__writer *w, uint64_t need, int64_t timeout_ns, uint64_t deadline)
+{
+	struct want_room want = {w, need};
+
+	leat__writer_flush(w); /* what waits for more must not wait for us */
+	if (refresh(w, need))
+		return 0;
+	if (!timeout_ns) {
+		bury(w);
+		leat__store_relaxed(&w->ring->waits, ++w->waits);
+		return leat__say(-EAGAIN, "the ring is full: its slowest subscriber has not read enough");
+	}
+	if (wait_space(w, has_room, &want, deadline) < 0)
+		return leat__say(-ETIMEDOUT, "the ring stayed full: its slowest subscriber does not read");
+	return 0;
+}
+
+static int block_room(struct leat__writer *w, int64_t timeout_ns, uint64_t deadline)
+{
+	struct want_room want = {w, 0};
+	int b;
+
+	leat__writer_flush(w);
+	b = leat__blocks_get(w);
+	if (b < 0 && timeout_ns && wait_space(w, has_block, &want, deadline) == 0)
+		return 0;
+	if (b < 0) {
+		b = leat__blocks_get(w); /* why not, now */
+		if (b == -EAGAIN)
+			return timeout_ns ? leat__say(-ETIMEDOUT, "every block stayed unread")
+					  : leat__say(-EAGAIN, "every block waits to be read");
+		if (b < 0)
+			return b;
+	}
+	w->block = b;
+	return 0;
+}
+
+int leat__writer_claim(struct leat__writer *w, uint64_t size, void **ret, int64_t timeout_ns)
+{
+	uint64_t need = leat__align(sizeof(struct leat__record) + size, 8);
+	int large = size > w->max_inline;
+	uint64_t deadline;
+	int r;
+
+	if (w->claimed)
+		return leat__say(-EBUSY, "something is claimed already: commit or abort it first");
+	if (large) {
+		if (size > w->g.block_size)
+			return leat__fail(-EMSGSIZE, "a message of %llu bytes never fits: this publisher "
+						     "takes %llu; set max_size when opening it",
+					  (unsigned long long)size,
+					  (unsigned long long)(w->g.n_blocks ? w->g.block_size
+									     : w->max_inline));
+		need = sizeof(struct leat__record) + sizeof(struct leat__block_ref);
+	}
+	if (large || w->tail + need > w->limit) {
+		deadline = timeout_ns > 0 ? leat__deadline(timeout_ns) : LEAT__NEVER;
+		if (large) {
+			r = block_room(w, timeout_ns, deadline);
+			if (r < 0)
+				return r;
+		}
+		if (w->tail + need > w->limit) {
+			r = room(w, need, timeout_ns, deadline);
+			if (r < 0) {
+				if (large)
+					leat__blocks_put(w, w->block);
+				w->block = -1;
+				return r;
+			}
+		}
+	}
+	w->claimed = size + 1;
+	*ret = large ? w->blocks_at + (uint64_t)w->block * w->g.block_size
+		     : w->data + (w->tail & w->mask) + sizeof(struct leat__record);
+	return 0;
+}
+
+int leat__writer_commit(struct leat__writer *w, uint64_t size, unsigned more)
+{
+	struct leat__record rec = {(uint32_t)size, (uint32_t)w->seq};
+	unsigned char *at = w->data + (w->tail & w->mask);
+	uint64_t need = leat__align(sizeof(rec) + size, 8);
+
+	if (size >= w->claimed) /* also when nothing is: claimed is 0 then */
+		return leat__say(-EINVAL, "commit: nothing claimed, or less than that");
+	if (w->block >= 0) {
+		struct leat__block *b = &w->blocks[w->block];
+		struct leat__block_ref ref = {(uint32_t)w->block, 0, b->gen, size};
+
+		memcpy(at + sizeof(rec), &ref, sizeof(ref));
+		rec.size = LEAT__IN_BLOCK | (uint32_t)sizeof(ref);
+		need = sizeof(rec) + sizeof(ref);
+		b->pos = w->tail;
+		b->state = LEAT__B_LIVE;
+		w->block = -1;
+	}
+	memcpy(at, &rec, sizeof(rec));
+	if (w->tail >= w->next_mark) {
+		uint64_t sixteenth = w->g.capacity / LEAT__MARKS;
+
+		w->pending[w->n_pending++] = w->tail;
+		w->next_mark = (w->tail / sixteenth + 1) * sixteenth;
+	}
+	w->last = w->tail;
+	w->tail += need;
+	w->bytes += size;
+	w->seq++;
+	w->claimed = 0;
+	/* A batch never spans more sixteenths than pending[] has room for: it fits in the ring. */
+	if (!more || w->n_pending > LEAT__MARKS)
+		leat__writer_flush(w);
+	return 0;
+}
+
+int leat__writer_abort(struct leat__writer *w)
+{
+	if (!w->claimed)
+		return leat__say(-EINVAL, "abort: nothing is claimed");
+	if (w->block >= 0)
+		leat__blocks_put(w, w->block);
+	w->block = -1;
+	w->claimed = 0;
+	return 0;
+}
+
+void leat__writer_close(struct leat__writer *w)
+{
+	if (w->claimed)
+		leat__writer_abort(w);
+	leat__writer_flush(w);
+	/* After the last tail store: pairs with the acquire load of closed in reader.c. */
+	leat__store_release(&w->ring->closed, 1u);
+	leat__bell_toll(w->data_bell);
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LEAT_RING_WRITER_H
+#define LEAT_RING_WRITER_H
+/*
+ * The writing side of one ring: one thread of one process, for the ring's whole life. Knows the ring
+ * and the control region, nothing of names, sockets or brokers.
+ */
+#include "mem/layout.h"
+#include "sync/bell.h"
+
+struct leat__block {
+	uint64_t gen; /* what its word says when it is live */
+	uint64_t pos; /* of the record that names it */
+	uint32_t state;
+};
+
+/* A reader that holds us up: since when, under which state word and cursor. */
+struct leat__laggard {
+	uint64_t state, cursor, since;
+};
+
+struct leat__writer {
+	/* every message */
+	unsigned char *data;
+	uint64_t mask;
+	uint64_t tail;  /* ours: what is finished but not yet published lies between */
+	uint64_t limit; /* we may write below it */
+	uint64_t seq;
+	uint64_t next_mark; /* the next record at or beyond it is the first of its sixteenth */
+	struct leat__ring_shm *ring;
+	uint32_t *data_bell;
+	uint64_t claimed; /* bytes claimed + 1; 0: nothing */
+	uint64_t bytes;
+	uint64_t last;
+	uint64_t max_inline;
+	uint32_t strict;
+	int32_t block; /* the claimed block, -1: inline */
+	/* now and then */
+	uint64_t committed; /* the tail that readers see */
+	uint64_t pending[LEAT__MARKS + 1];
+	uint32_t n_pending;
+	uint32_t n_slots;
+	uint64_t id;
+	struct leat__line *lines;
+	struct leat__slot *slots;
+	uint32_t *space_bell;
+	unsigned char *blocks_at;
+	struct leat__geometry g;
+	struct leat__block *blocks;
+	struct leat__laggard *laggards; /* one per slot; NULL without grace */
+	uint64_t grace_ns;
+	uint64_t waits, evicted;
+	/* Rings by hand: nobody else frees the slots of dead readers. NULL in channels. */
+	void (*bury)(void *arg);
+	void *bury_arg;
+	uint64_t buried_at;
+	struct leat__spin spin;
+};
+
+/*
+ * Begin writing: @ring lies in memory that only we write, zeroed but for its header; @data is its
+ * data area mapped twice. Lines of entry @entry for ring @id in @ctrl. 0, -ENOMEM.
+ */
+int leat__writer_init(struct leat__writer *w, struct leat__ring_shm *ring, unsigned char *data,
+		      const struct leat__geometry *g, struct leat__ctrl_shm *ctrl,
+		      const struct leat__geometry *cg, uint32_t entry, uint64_t id);
+void leat__writer_deinit(struct leat__writer *w);
+
+/* See leat_claim(3), leat_commit(3): the same errors. */
+int leat__writer_claim(struct leat__writer *w, uint64_t size, void **ret, int64_t timeout_ns);
+int leat__writer_commit(struct leat__writer *w, uint64_t size, unsigned more);
+int leat__writer_abort(struct leat__writer *w);
+void leat__writer_flush(struct leat__writer *w);
+/* The clean end: publish and say so. */
+void leat__writer_close(struct leat__writer *w);
+
+/* Lowest cursor that is waited for; our committed tail if none. Applies grace when @need > 0. */
+uint64_t leat__writer_scan(struct leat__writer *w, uint64_t need);
+
+/* blocks.c: a block for @size bytes. Its number, -EAGAIN (behind a reader), -ENOBUFS (retained). */
+int leat__blocks_get(struct leat__writer *w);
+void leat__blocks_put(struct leat__writer *w, int block);
+/* How many blocks readers retain now (a hint). */
+uint32_t leat__blocks_held(struct leat__writer *w);
+enum { LEAT__B_FREE = 0, LEAT__B_CLAIMED, LEAT__B_LIVE, LEAT__B_CLOSING };
+
+#endif

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sleeping and waking. Called by rings, channels, semaphores and mutexes. Never blocks without a
+ * deadline inside: the longest single sleep is a slice of 100 ms.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include <leat/sync.h>
+#include "base/base.h"
+#include "sync/bell.h"
+
+#define SLICE_NS   UINT64_C(100000000)
+#define SPIN_NS    UINT64_C(20000)
+#define SPIN_LEAST UINT64_C(1000)
+#define PROBE      64 /* a window shrunk to nothing is tried again every so many sleeps */
+
+#ifndef LEAT__FIRST_SLEEP_NS /* a test builds this file without the first, short sleep */
+#define LEAT__FIRST_SLEEP_NS UINT64_C(50000)
+#endif
+
+#ifdef SYS_futex_time64
+#define FUTEX_CALL SYS_futex_time64
+struct futex_timespec {
+	int64_t sec, nsec;
+};
+#else
+#define FUTEX_CALL SYS_futex
+struct futex_timespec {
+	long sec, nsec;
+};
+#endif
+
+int leat__futex_wait(uint32_t *word, uint32_t seen, uint64_t ns)
+{
+	struct futex_timespec ts = {(int64_t)(ns / 1000000000u), (int64_t)(ns % 1000000000u)};
+	int saved = errno;
+	int r = (int)syscall(FUTEX_CALL, word, FUTEX_WAIT, seen, &ts, NULL, 0);
+
+	r = r < 0 ? -errno : 0;
+	errno = saved;
+	return r;
+}
+
+void leat__futex_wake(uint32_t *word, int n)
+{
+	int saved = errno;
+
+	syscall(FUTEX_CALL, word, FUTEX_WAKE, n, NULL, NULL, 0);
+	errno = saved;
+}
+
+void leat__bell_wake(uint32_t *bell, uint32_t seen)
+{
+	/* +1 clears bit 0 and adds 2. Losing means that somebody else woke them, or that the word
+	 * moved and its sleepers do not sleep: nothing to do again. */
+	if (leat__cas(bell, seen, seen + 1))
+		leat__futex_wake(bell, INT_MAX);
+}
+
+void leat__bell_toll(uint32_t *bell)
+{
+	/* A victim may have cleared bit 0 and died before it woke anyone. */
+	leat__fetch_add(bell, 2u);
+	leat__futex_wake(bell, INT_MAX);
+}
+
+void leat__spin_init(struct leat__spin *spin, int64_t option_ns)
+{
+	cpu_set_t cpus;
+
+	spin->max_ns = option_ns < 0 ? 0 : option_ns ? (uint64_t)option_ns : SPIN_NS;
+	/* On one CPU whoever we spin for cannot run. */
+	if (option_ns == 0 && sched_getaffinity(0, sizeof(cpus), &cpus) == 0 &&
+	    CPU_COUNT(&cpus) < 2)
+		spin->max_ns = 0;
+	spin->now_ns = spin->max_ns;
+	spin->tries = 0;
+}
+
+/* 1 as soon as @cond holds, 0 when the window is over. */
+static int spin_for(struct leat__spin *spin, leat__cond_fn *cond, void *arg, uint64_t deadline)
+{
+	uint64_t start, until;
+	int r;
+
+	if (!spin || !spin->max_ns)
+		return 0;
+	if (!spin->now_ns && ++spin->tries < PROBE)
+		return 0;
+	spin->tries = 0;
+	start = leat__now();
+	until = leat__min(start + (spin->now_ns ? spin->now_ns : SPIN_LEAST), deadline);
+	do {
+		for (int i = 0; i < 32; i++) {
+			r = cond(arg);
+			if (r) {
+				spin->now_ns = leat__min(spin->max_ns, spin->now_ns * 2 + SPIN_LEAST);
+				return r;
+			}
+			leat__pause();
+		}
+	} while (leat__now() < until);
+	spin->now_ns = spin->now_ns / 2 < SPIN_LEAST ? 0 : spin->now_ns / 2;
+	return 0;
+}
+
+int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond, void *arg,
+		    uint64_t deadline)
+{
+	int r = spin_for(spin, cond, arg, deadline);
+
+	while (!r) {
+		uint64_t left, now, slept;
+		/* Pairs with the load in leat__bell_notify(): either the notifier sees bit 0, or we
+		 * see what it stored, or the first short sleep outlasts its store buffer. */
+		uint32_t v = leat__fetch_or(bell, 1u) | 1u;
+
+		leat__fence();
+		r = cond(arg);
+		if (r)
+			break;
+		now = leat__now();
+		if (now >= deadline)
+			return -ETIMEDOUT;
+		left = deadline - now;
+		slept = now;
+		if (LEAT__FIRST_SLEEP_NS) {
+			leat__futex_wait(bell, v, leat__min(left, LEAT__FIRST_SLEEP_NS));
+			r = cond(arg);
+			if (r)
+				break;
+		}
+		leat__futex_wait(bell, v, leat__min(left, SLICE_NS));
+		r = cond(arg);
+		/* Woken sooner than a full window would have lasted: spinning would have paid. */
+		if (r && spin && leat__now() - slept < spin->max_ns && spin->now_ns < spin->max_ns)
+			spin->now_ns = leat__min(spin->max_ns, spin->now_ns * 2 + SPIN_LEAST);
+	}
+	return r < 0 ? r : 0;
+}
+
+/* ---- public: a bell in the user's own region ---- */
+
+uint32_t leat_bell_listen(struct leat_bell *bell)
+{
+	uint32_t v = leat__fetch_or(&bell->word, 1u) | 1u;
+
+	leat__fence(); /* pairs with the one in leat_bell_ring() */
+	return v;
+}
+
+int leat_bell_wait(struct leat_bell *bell, uint32_t heard, int64_t timeout_ns)
+{
+	uint64_t deadline = leat__deadline(timeout_ns);
+
+	for (;;) {
+		uint64_t now;
+
+		if (leat__load_acquire(&bell->word) != heard)
+			return 0;
+		if (!timeout_ns)
+			return leat__say(-EAGAIN, "the bell has not rung");
+		now = leat__now();
+		if (now >= deadline)
+			return leat__say(-ETIMEDOUT, "the bell did not ring in time");
+		if (leat__futex_wait(&bell->word, heard, leat__min(deadline - now, SLICE_NS)) == 0)
+			return 0;
+	}
+}
+
+int leat_bell_ring(struct leat_bell *bell)
+{
+	uint32_t v;
+
+	/* The caller's stores may be anything, so this one does fence. */
+	leat__fence();
+	v = leat__load_relaxed(&bell->word);
+	if (v & 1)
+		leat__bell_wake(&bell->word, v);
+	return 0;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LEAT_SYNC_BELL_H
+#define LEAT_SYNC_BELL_H
+/*
+ * The bell: a futex event count. Bit 0 says that somebody sleeps (or is about to), the rest counts.
+ * Whoever changes a condition stores it, then notifies; whoever waits sets bit 0, then looks again.
+ */
+#include <stdint.h>
+#include "base/atomic.h"
+
+/* Where waiting looks for its condition: 1 true, 0 not yet, negative: give up with that. */
+typedef int leat__cond_fn(void *arg);
+
+/* A handle's patience before it sleeps; adapts between 0 and max. */
+struct leat__spin {
+	uint64_t max_ns; /* 0: never spins */
+	uint64_t now_ns; /* what pays at present */
+	uint32_t tries;  /* sleeps since the last probe of a window that stopped paying */
+};
+
+/* From an option: 0 = adaptive up to 20 us (0 on one CPU), -1 = never. */
+void leat__spin_init(struct leat__spin *spin, int64_t option_ns);
+
+/*
+ * Wait for @cond until @deadline (leat__now() scale): spin, then sleep on @bell in slices, looking
+ * at @cond at least every 100 ms. 0, -ETIMEDOUT, or what @cond gave up with.
+ */
+int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond, void *arg,
+		    uint64_t deadline);
+
+/* Wake all, whether or not anyone seems to sleep: after a death, and for rare events. */
+void leat__bell_toll(uint32_t *bell);
+
+/* The part of notify that is not on the hot path. */
+void leat__bell_wake(uint32_t *bell, uint32_t seen);
+
+/*
+ * The condition has been stored (release): wake who sleeps. No fence: this load may run ahead of
+ * that store, but not for longer than a store buffer takes to drain, and a sleeper's first, short
+ * sleep outlasts that. Pairs with the fetch_or in leat__bell_wait().
+ */
+static inline void leat__bell_notify(uint32_t *bell)
+{
+	uint32_t v = leat__load_relaxed(bell);
+
+	if (__builtin_expect(v & 1, 0))
+		leat__bell_wake(bell, v);
+}
+
+/* Raw futex operations on a shared word; @ns relative. 0, or -errno (-ETIMEDOUT, -EAGAIN, -EINTR). */
+int leat__futex_wait(uint32_t *word, uint32_t seen, uint64_t ns);
+void leat__futex_wake(uint32_t *word, int n);
+
+#endif
