@@ -123,9 +123,8 @@ void leat__pub_forked(struct leat__handle *h);
 /* ring_hand.c */
 void leat__hand_pub_close(struct leat_pub *p);
 void leat__hand_sub_close(struct leat_sub *s);
-/* Has the ring got another writer, so that ours is over? Then look() marks it dead. */
-int leat__hand_over(const struct leat_sub *s);
-void leat__hand_look(struct leat_sub *s);
+/* Is the ring's writer dead, or has the ring made way for another? 1 when that is news. */
+int leat__hand_look(struct leat_sub *s);
 
 /* poll.c: the subscriber looked and found nothing; arm its descriptor. 1: there is something now. */
 int leat__pollable_arm(struct leat_sub *s);

@@ -182,30 +182,26 @@ static uint64_t current_ring(const struct leat_sub *s)
 	return LEAT__RING_ID(leat__load_acquire(&leat__ctrl_entries(s->ctrl)->word));
 }
 
-int leat__hand_over(const struct leat_sub *s)
-{
-	return s->ctrl && s->n && current_ring(s) != s->rings[0]->r.id;
-}
-
-void leat__hand_look(struct leat_sub *s)
+int leat__hand_look(struct leat_sub *s)
 {
 	struct leat__attached *a = s->n ? s->rings[0] : NULL;
 	uint64_t now;
 
 	if (!a || a->dead || !s->ctrl)
-		return;
-	if (leat__hand_over(s)) {
+		return 0;
+	if (current_ring(s) != a->r.id) {
 		/* Its memory has a new ring in it: what we had not read is gone. */
 		leat__reader_leave(&a->r);
-		a->dead = 1;
 		a->r.pos = a->r.seen = leat__load_acquire(&a->r.ring->tail);
-		return;
+		a->dead = 1;
+		return 1;
 	}
 	now = leat__now();
 	if (now - s->looked_at < LOOK_NS)
-		return;
+		return 0;
 	s->looked_at = now;
 	a->dead = dead_writer(s->hand_control, s->ctrl);
+	return a->dead;
 }
 
 /* A free slot, or one whose reader is dead. */

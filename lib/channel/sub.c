@@ -267,7 +267,7 @@ static int ready(void *arg)
 		if (leat__reader_ready(&s->rings[i]->r, s->rings[i]->r.pos))
 			return 1;
 	if (!s->l)
-		return leat__hand_over(s);
+		return leat__hand_look(s);
 	return s->stale || leat__load_relaxed(&s->ctrl->epoch) != s->epoch;
 }
 
