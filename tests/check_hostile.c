@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A hostile program with everything that a subscriber is handed: it cannot change or cut a message,
+ * as the publisher's uid or as another; and what it can write hurts nobody beyond what is promised.
+ */
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include "channel/channel.h"
+#include "harness.h"
+
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+/* What the broker hands a subscriber: the ring's descriptor. */
+static int ring_fd(struct leat *l, struct leat_sub *s, uint64_t id)
+{
+	struct leat__packet p;
+	struct leat__out o;
+	struct leat__in in;
+
+	leat__wire_begin(&o, LEAT__RING, 0, s->object);
+	leat__wire_u64(&o, LEAT__T_RING_ID, id);
+	ok(leat__request(l, &o, -1, &p, &in));
+	return leat__packet_take(&p);
+}
+
+#define DENIED(expr)                                                                               \
+	do {                                                                                       \
+		errno = 0;                                                                         \
+		ck_assert_msg((long)(intptr_t)(expr) == -1, "%s succeeded", #expr);                \
+	} while (0)
+
+struct attack {
+	int fd;
+	uid_t uid;
+	off_t size;
+};
+
+static void try_writing(int fd, off_t size)
+{
+	DENIED(pwrite(fd, "x", 1, 8192));
+	DENIED(pwrite(fd, "x", 1, size - 1));
+	DENIED(write(fd, "x", 1));
+	DENIED(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+	DENIED(mmap(NULL, 4096, PROT_WRITE, MAP_SHARED, fd, 4096));
+	DENIED(ftruncate(fd, 0));
+	DENIED(ftruncate(fd, size - 4096));
+	DENIED(ftruncate(fd, size + 4096));
+	DENIED(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, size));
+	DENIED(fallocate(fd, FALLOC_FL_ZERO_RANGE, 0, 4096));
+	DENIED(fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, 0, 4096));
+	DENIED(fallocate(fd, 0, 0, size + 4096));
+	DENIED(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
+}
+
+static void attack(void *arg)
+{
+	struct attack *a = arg;
+	char path[64];
+	void *p;
+	int fd;
+
+	if (a->uid)
+		ck_assert(setresuid(a->uid, a->uid, a->uid) == 0);
+	try_writing(a->fd, a->size);
+	p = mmap(NULL, (size_t)a->size, PROT_READ, MAP_SHARED, a->fd, 0);
+	ck_assert(p != MAP_FAILED);
+	DENIED(mprotect(p, 4096, PROT_READ | PROT_WRITE));
+	DENIED(madvise(p, (size_t)a->size, MADV_REMOVE));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", a->fd);
+	if (fchmod(a->fd, 0666) == 0) { /* it may try; it is the same uid's file */
+	}
+	fd = open(path, O_RDWR);
+	if (fd >= 0)
+		try_writing(fd, a->size);
+	DENIED(open(path, O_RDWR | O_TRUNC));
+	/* Its own private copy it may change, of course; nobody sees that. */
+	p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, a->fd, 8192);
+	if (p != MAP_FAILED)
+		memset(p, 0xff, 4096);
+}
+
+START_TEST(nobody_but_the_publisher_can_write_or_cut_a_ring)
+{
+	struct leat *l = broker_open();
+	const char *name = random_name();
+	struct leat_pub *p;
+	struct leat_sub *s, *hostile;
+	struct attack a = {.uid = _i ? 65534 : 0};
+	struct leat_info info;
+	char b[3000];
+
+	if (_i && geteuid() != 0) {
+		fprintf(stderr, "# SKIP needs root to become another uid\n");
+		leat_close(l);
+		return;
+	}
+	ok(leat_sub_open(l, name, NULL, &s));
+	ok(leat_pub_open(l, name, OPTS(leat_pub_opts, .capacity = 65536), &p));
+	for (uint64_t i = 0; i < 20; i++) {
+		fill_message(b, 3000, i);
+		ok(leat_send(p, b, 3000, 0));
+	}
+	ok(leat_sub_open(l, name, NULL, &hostile));
+	a.fd = ring_fd(l, hostile, hostile->rings[0]->r.id);
+	ck_assert_int_ge(a.fd, 0);
+	a.size = lseek(a.fd, 0, SEEK_END);
+	child_ok(child(attack, &a));
+	for (uint64_t i = 0; i < 20; i++) {
+		ok(leat_recv(s, b, 3000, &info, SEC));
+		ck_assert(message_whole(b, 3000, i));
+	}
+	/* The publisher itself writes on. */
+	fill_message(b, 3000, 99);
+	ok(leat_send(p, b, 3000, 0));
+	ok(leat_recv(s, b, 3000, &info, SEC));
+	ck_assert(message_whole(b, 3000, 99));
+	close(a.fd);
+	leat_close(l);
+}
+END_TEST
+
+START_TEST(the_broker_takes_no_ring_that_others_could_write)
+{
+	struct leat *l = broker_open();
+	struct leat__geometry g;
+
+	ok(leat__ring_geometry(&g, 4096, 0, 0, 0, leat__page_size()));
+	for (int i = 0; i < 7; i++) {
+		struct leat__geometry lie = g;
+		struct leat__packet p;
+		struct leat__out o;
+		struct leat__in in;
+		char path[300];
+		int e, fd, copy = -1;
+
+		snprintf(path, sizeof(path), "%s/file", tmp_dir());
+		fd = i == 0 ? open(path, O_RDWR | O_CREAT, 0600)
+			    : memfd_create("x", MFD_ALLOW_SEALING | MFD_CLOEXEC);
+		ck_assert(ftruncate(fd, (off_t)g.total) == 0);
+		if (i != 4) /* 4: not reserved */
+			ck_assert(posix_fallocate(fd, 0, (off_t)g.total) == 0);
+		if (i == 2)
+			ck_assert(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0);
+		if (i > 2)
+			ok(leat__seal_ring(fd));
+		if (i == 3)
+			lie.total += 4096;
+		if (i == 5)
+			lie.capacity = 3;
+		leat__wire_begin(&o, LEAT__PUB_OPEN, 0, 0);
+		leat__wire_text(&o, LEAT__T_NAME, random_name());
+		leat__put_geometry(&o, LEAT__T_GEOMETRY, &lie);
+		if (i == 6) { /* the same memory twice */
+			ok(leat__request(l, &o, fd, &p, &in));
+			leat__packet_close(&p);
+			copy = dup(fd);
+			leat__wire_begin(&o, LEAT__PUB_OPEN, 0, 0);
+			leat__wire_text(&o, LEAT__T_NAME, random_name());
+			leat__put_geometry(&o, LEAT__T_GEOMETRY, &lie);
+		}
+		e = leat__request(l, &o, copy >= 0 ? copy : fd, &p, &in);
+		ck_assert_msg(e < 0, "case %d was accepted", i);
+		ck_assert_int_eq(e, i == 6 ? -EEXIST : i == 3 || i == 5 ? -EBADMSG : -EINVAL);
+		close(fd);
+		if (copy >= 0)
+			close(copy);
+	}
+	leat_close(l);
+}
+END_TEST
+
+/* ---- a subscriber that scribbles over all it can write ---- */
+
+struct scribble {
+	struct leat_sub *s;
+	int stop;
+};
+
+static void *scribble(void *arg)
+{
+	struct scribble *x = arg;
+	unsigned char *base = (unsigned char *)x->s->ctrl;
+	uint64_t seed = 12345;
+
+	while (!leat__load_relaxed(&x->stop)) {
+		uint64_t at;
+
+		seed = seed * 6364136223846793005u + 1442695040888963407u;
+		at = (seed >> 20) % (x->s->cg.total / 8);
+		leat__store_relaxed((uint64_t *)(void *)base + at,
+				    seed % 3 ? seed : seed % 2 ? 0 : UINT64_MAX);
+		if (seed % 64 == 0)
+			usleep(50); /* let the honest ones do something */
+	}
+	return NULL;
+}
+
+static void honest_reader(void *arg)
+{
+	struct leat_sub *s = NULL;
+	struct leat *l;
+	static char b[20000];
+	struct leat_info info;
+	uint64_t until = leat__now() + (full() ? 600 : 5) * SEC, got = 0;
+
+	ok(leat_open(broker_start(NULL), &l));
+	while (leat__now() < until) {
+		int e;
+
+		if (!s) {
+			leat_sub_open(l, arg, OPTS(leat_sub_opts, .max_subscribers = 4), &s);
+			continue;
+		}
+		e = leat_recv(s, b, sizeof(b), &info, 100000000);
+		if (e == -ETIMEDOUT)
+			continue;
+		if (e == 0 && info.size)
+			ck_assert_msg(message_whole(b, info.size, info.seq), "a changed message was taken");
+		got += e == 0;
+		if (rnd() % 1000 == 0 || (e < 0 && e != -EBADMSG)) {
+			leat_sub_close(s);
+			s = NULL;
+		}
+	}
+	leat_close(l);
+	ck_assert_uint_gt(got, 0);
+}
+
+START_TEST(a_scribbling_subscriber_changes_no_message_and_hangs_nobody)
+{
+	struct leat *l = broker_open();
+	char *name = strdup(random_name());
+	uint64_t until = leat__now() + (full() ? 600 : 5) * SEC, sent = 0;
+	struct scribble x = {0};
+	struct leat_pub *p;
+	pthread_t t;
+	pid_t pid;
+	static char b[20000];
+
+	ok(leat_sub_open(l, name, OPTS(leat_sub_opts, .max_subscribers = 4, .flags = LEAT_OBSERVE), &x.s));
+	ok(leat_pub_open(l, name, OPTS(leat_pub_opts, .capacity = 16384, .max_size = 20000, .grace_ns = 1000000), &p));
+	pid = child(honest_reader, name);
+	ck_assert(pthread_create(&t, NULL, scribble, &x) == 0);
+	while (leat__now() < until) {
+		size_t size = sent % 50 == 0 ? 2100 + rnd() % 17000 : rnd() % 300;
+		uint64_t start = leat__now();
+		struct leat_pub_stat st = {.struct_size = sizeof(st)};
+		int e;
+
+		ok(leat_pub_stat(p, &st));
+		fill_message(b, size, st.sent);
+		e = leat_send(p, b, size, 20000000);
+		ck_assert_msg(e == 0 || e == -ETIMEDOUT || e == -ENOBUFS, "%d: %s", e, leat_why());
+		ck_assert_msg(leat__now() - start < SEC, "a send of 20 ms took %.3f s",
+			      (double)(leat__now() - start) / 1e9);
+		sent += e == 0;
+	}
+	leat__store_relaxed(&x.stop, 1);
+	pthread_join(t, NULL);
+	child_ok(pid);
+	ck_assert_uint_gt(sent, 100);
+	ok(leat_ping(l, NULL)); /* the broker lives */
+	leat_close(l);
+	free(name);
+}
+END_TEST
+
+/* ---- a publisher that lies in its own ring ---- */
+
+START_TEST(a_lying_publisher_is_given_up_and_crashes_nobody)
+{
+	struct leat *l = broker_open();
+	char b[5000] = {0};
+	uint64_t corrupt = 0;
+
+	for (int round = 0; round < (full() ? 20000 : 800); round++) {
+		const char *name = random_name();
+		struct leat_sub_stat st = {.struct_size = sizeof(st)};
+		struct leat_pub *liar, *honest;
+		struct leat__ring_shm *ring;
+		struct leat_info info;
+		struct leat_sub *s;
+		int e = 0;
+
+		ok(leat_sub_open(l, name, OPTS(leat_sub_opts, .max_subscribers = 2), &s));
+		ok(leat_pub_open(l, name, OPTS(leat_pub_opts, .capacity = 4096, .max_size = 5000), &liar));
+		ok(leat_pub_open(l, name, OPTS(leat_pub_opts, .capacity = 4096), &honest));
+		for (int i = 0; i < 20; i++)
+			ok(leat_send(liar, b, rnd() % 100, 0));
+		ok(leat_send(liar, b, 3000, 0));
+		ok(leat_send(honest, "truth", 5, 0));
+		ring = liar->w.ring;
+		for (int i = 0; i < 4; i++) {
+			uint64_t *words = (uint64_t *)(void *)liar->w.data;
+
+			switch (rnd() % 8) {
+			case 0:
+				ring->tail = rnd();
+				break;
+			case 1:
+				ring->tail = rnd() % 8192;
+				break;
+			case 2:
+				ring->limit = rnd() % 2 ? rnd() : 0;
+				break;
+			case 3:
+				ring->last = rnd();
+				ring->sent = rnd();
+				break;
+			case 4:
+				ring->marks[rnd() % 16] = rnd() % 4096;
+				break;
+			case 5:
+				leat__block_words(ring)[rnd() % 4] = rnd();
+				break;
+			default:
+				words[rnd() % 64] = rnd() % 2 ? rnd() : 0x8000001800000000u;
+			}
+		}
+		leat__bell_toll(liar->w.data_bell);
+		for (int i = 0; i < 200 && e != -EAGAIN; i++) {
+			e = leat_recv(s, b, sizeof(b), &info, 0);
+			if (e == 0 && info.publisher == honest->w.id)
+				ck_assert(info.size == 5 && !memcmp(b, "truth", 5));
+		}
+		leat_latest(s, b, sizeof(b), &info);
+		ok(leat_sub_stat(s, &st));
+		corrupt += st.corrupt;
+		ok(leat_send(honest, "still", 5, 0));
+		do
+			ok(leat_recv(s, b, sizeof(b), &info, SEC));
+		while (info.publisher != honest->w.id);
+		liar->w.tail = liar->w.committed = leat__load_relaxed(&ring->tail) & ~UINT64_C(7);
+		leat_sub_close(s);
+		leat_pub_close(liar);
+		leat_pub_close(honest);
+	}
+	ck_assert_uint_gt(corrupt, 0);
+	leat_close(l);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("hostile");
+	TCase *tc = leak_checked(s, "hostile", full() ? 1800 : 120);
+
+	tcase_add_loop_test(tc, nobody_but_the_publisher_can_write_or_cut_a_ring, 0, 2);
+	test(tc, the_broker_takes_no_ring_that_others_could_write);
+	test(tc, a_scribbling_subscriber_changes_no_message_and_hangs_nobody);
+	test(tc, a_lying_publisher_is_given_up_and_crashes_nobody);
+	return run_suite(s);
+}
