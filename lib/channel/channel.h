@@ -109,18 +109,30 @@ int leat__map_ring(struct leat__packet *p, const struct leat__in *in, struct lea
 /* Regions of channels: no descriptor kept, nothing inherited by a child. */
 void leat__settle_region(struct leat_region *r);
 
-/* sub.c, for poll.c and ring_hand.c */
+enum { LEAT__TURN = 64 }; /* messages of one ring before the next is looked at */
+
+/* sub_rings.c: */
+/* What the broker's list of rings means for us: some have ended, some are new. */
+int leat__sub_take_rings(struct leat_sub *s, const struct leat__in *in, int opening);
+/* Has the ring table moved? Then ask. Failing is not fatal: what is attached goes on. */
+void leat__sub_look_around(struct leat_sub *s);
+/* Let go of rings that have ended and are read to the end; 1 if any went. */
+int leat__sub_reap(struct leat_sub *s);
+void leat__sub_detach(struct leat_sub *s, uint32_t i);
+void leat__sub_put(struct leat__attached *a, int gone);
+int leat__sub_attach(struct leat_sub *s, struct leat_region *region, int owned,
+		     const struct leat__geometry *g, struct leat__attached **ret);
+
+/* sub.c, for hand.c */
 int leat__sub_options(struct leat_sub_opts *o, const struct leat_sub_opts *opts);
 struct leat_sub *leat__sub_new(const struct leat_sub_opts *o);
 void leat__sub_free(struct leat_sub *s);
-int leat__sub_attach(struct leat_sub *s, struct leat_region *region, int owned,
-		     const struct leat__geometry *g, struct leat__attached **ret);
-/* pub.c, for ring_hand.c */
+/* pub.c, for hand.c */
 int leat__pub_options(struct leat_pub_opts *o, const struct leat_pub_opts *opts,
 		      struct leat__geometry *g, uint64_t page);
 void leat__pub_setup(struct leat_pub *p, const struct leat_pub_opts *o);
 void leat__pub_forked(struct leat__handle *h);
-/* ring_hand.c */
+/* hand.c */
 void leat__hand_pub_close(struct leat_pub *p);
 void leat__hand_sub_close(struct leat_sub *s);
 /* Is the ring's writer dead, or has the ring made way for another? 1 when that is news. */

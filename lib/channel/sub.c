@@ -1,230 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Subscribers: the rings of all publishers of a name, read in turn. The broker is asked when the ring
- * table has changed, never in between; what the control region says about a ring's end is believed
- * only when the broker confirms it.
+ * Subscribers: the rings of all publishers of a name (sub_rings.c), read in turn. The broker is asked
+ * when opening, closing, and when the ring table has moved, never in between.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include "base/base.h"
 #include "channel/channel.h"
-
-#define TURN 64 /* messages of one ring before the next is looked at */
-
-/* ---- rings come and go ---- */
-
-static void attached_put(struct leat__attached *a, int gone)
-{
-	if (--a->refs)
-		return;
-	if (a->owned) {
-		if (gone)
-			a->region->addr = a->region->view = NULL;
-		leat_region_close(a->region);
-	} else if (!gone) {
-		leat__region_unview(a->region);
-	}
-	free(a);
-}
-
-static void detach(struct leat_sub *s, uint32_t i)
-{
-	struct leat__attached *a = s->rings[i];
-
-	if (s->pollable)
-		leat__pollable_disarm(s); /* its thread must not look at what goes away */
-	s->lost += a->r.lost;
-	a->r.lost = 0;
-	if (!s->gone)
-		leat__reader_leave(&a->r);
-	s->n--;
-	memmove(&s->rings[i], &s->rings[i + 1], (s->n - i) * sizeof(struct leat__attached *));
-	if (s->cur > i)
-		s->cur--;
-	if (s->cur >= s->n)
-		s->cur = 0;
-	s->budget = TURN;
-	attached_put(a, s->gone);
-}
-
-int leat__sub_attach(struct leat_sub *s, struct leat_region *region, int owned,
-		     const struct leat__geometry *g, struct leat__attached **ret)
-{
-	struct leat__attached *a = calloc(1, sizeof(*a));
-
-	if (a && s->n == s->room) {
-		uint32_t room = s->room ? s->room * 2 : 8;
-		struct leat__attached **rings = realloc(s->rings, room * sizeof(struct leat__attached *));
-
-		if (rings) {
-			s->rings = rings;
-			s->room = room;
-		} else {
-			free(a);
-			a = NULL;
-		}
-	}
-	if (!a)
-		return leat__say(-ENOMEM, "no memory for another publisher's ring");
-	a->region = region;
-	a->owned = owned;
-	a->refs = 1;
-	a->r.g = *g;
-	s->rings[s->n++] = a;
-	*ret = a;
-	return 0;
-}
-
-/* A ring that we do not read after all still has a line that the broker waits for. */
-static void decline(struct leat_sub *s, const struct leat__wire_ring *w)
-{
-	struct leat__line *line;
-
-	if (w->entry >= s->cg.n_rings)
-		return;
-	line = &leat__ctrl_lines(s->ctrl, &s->cg, w->entry)[s->slot_index];
-	if (s->mode == LEAT__WAITING)
-		leat__store_release(&line->state,
-				    LEAT__WORD(w->id, s->grant << 12 | LEAT__DONE));
-}
-
-/* Map ring @w and begin to read it: from its beginning if it came after us, else where we asked. */
-static int attach(struct leat_sub *s, const struct leat__wire_ring *w, int opening)
-{
-	int waiting = s->mode == LEAT__WAITING && w->entry != LEAT__NO_ENTRY;
-	struct leat__line *line = NULL;
-	struct leat__attached *a;
-	struct leat_region *region;
-	struct leat__geometry g;
-	struct leat__packet pkt;
-	struct leat__out out;
-	struct leat__in in;
-	uint64_t word = 0;
-	int e;
-
-	leat__wire_begin(&out, LEAT__RING, 0, s->object);
-	leat__wire_u64(&out, LEAT__T_RING_ID, w->id);
-	e = leat__request(s->l, &out, -1, &pkt, &in);
-	if (e < 0)
-		return e;
-	e = leat__map_ring(&pkt, &in, &region, &g);
-	leat__packet_close(&pkt);
-	if (e == 0) {
-		e = leat__sub_attach(s, region, 1, &g, &a);
-		if (e < 0)
-			leat_region_close(region);
-	}
-	if (e < 0) {
-		if (e == -EBADMSG || e == -EPROTO) {
-			s->corrupt++;
-			decline(s, w);
-			leat__log(LEAT_LOG_WARNING, "ring %llu is left out: %s",
-				  (unsigned long long)w->id, leat_why());
-			return 0;
-		}
-		return e;
-	}
-	if (w->entry < s->cg.n_rings)
-		line = &leat__ctrl_lines(s->ctrl, &s->cg, w->entry)[s->slot_index];
-	leat__reader_init(&a->r, leat_region_addr(region), region->view, &g, w->id, line,
-			  &s->ctrl->space_bell);
-	a->dead = w->state == LEAT__ENDED;
-	word = LEAT__WORD(w->id, s->grant << 12);
-	if (opening)
-		leat__reader_join(&a->r, word, waiting && line, s->from);
-	else
-		leat__reader_begin(&a->r, word, waiting && line);
-	leat__bell_toll(&s->ctrl->space_bell); /* some publisher may wait for subscribers */
-	if (!a->dead || s->from != LEAT_NEW || !opening)
-		s->had_publisher = 1;
-	return 0;
-}
-
-static struct leat__attached *find(const struct leat_sub *s, uint64_t id)
-{
-	for (uint32_t i = 0; i < s->n; i++)
-		if (s->rings[i]->r.id == id)
-			return s->rings[i];
-	return NULL;
-}
-
-/* What the broker's list of rings means for us: some have ended, some are new. */
-static int take_rings(struct leat_sub *s, const struct leat__in *in, int opening)
-{
-	const unsigned char *at = NULL;
-	size_t size;
-
-	while ((at = leat__wire_next(in, LEAT__T_RING, at, &size))) {
-		struct leat__attached *a;
-		struct leat__wire_ring w;
-		int e;
-
-		if (size != sizeof(w))
-			return leat__say(-EPROTO, "the broker's list of rings is malformed");
-		memcpy(&w, at, sizeof(w));
-		a = find(s, w.id);
-		if (a) {
-			a->dead |= w.state == LEAT__ENDED;
-			continue;
-		}
-		if (w.id <= s->last_id)
-			continue; /* read to its end long ago */
-		if (opening && w.entry == LEAT__NO_ENTRY && s->from == LEAT_NEW) {
-			s->last_id = w.id;
-			continue;
-		}
-		e = attach(s, &w, opening);
-		if (e < 0 && e != -ENOENT) /* gone since it was listed: nothing of it was for us */
-			return e;
-		s->last_id = w.id;
-	}
-	return 0;
-}
-
-/* Has the ring table moved? Then ask. Failing is not fatal: what is attached goes on. */
-static void look_around(struct leat_sub *s)
-{
-	struct leat__packet pkt;
-	struct leat__out out;
-	struct leat__in in;
-	uint32_t epoch;
-	int e;
-
-	if (!s->l)
-		return;
-	epoch = leat__load_acquire(&s->ctrl->epoch);
-	if (epoch == s->epoch && !s->stale)
-		return;
-	s->epoch = epoch;
-	leat__wire_begin(&out, LEAT__RINGS, 0, s->object);
-	e = leat__request(s->l, &out, -1, &pkt, &in);
-	if (e == 0) {
-		leat__packet_close(&pkt);
-		e = take_rings(s, &in, 0);
-	}
-	/* Without a broker the table cannot change any more; else try again when we come by. */
-	s->stale = e < 0 && e != -ECONNRESET;
-}
-
-/* Rings that have ended and are read to the end; 1 if any went. */
-static int reap(struct leat_sub *s)
-{
-	int any = 0;
-
-	for (uint32_t i = 0; i < s->n;) {
-		struct leat__attached *a = s->rings[i];
-
-		if (a != s->peeked && leat__reader_ended(&a->r, a->dead)) {
-			detach(s, i);
-			any = 1;
-		} else {
-			i++;
-		}
-	}
-	return any;
-}
 
 /* ---- the next message ---- */
 
@@ -236,9 +19,9 @@ static int look(struct leat_sub *s)
 		int e;
 
 		if (s->budget == 0) {
-			s->budget = TURN;
+			s->budget = LEAT__TURN;
 			s->cur = s->cur + 1 == s->n ? 0 : s->cur + 1;
-			look_around(s);
+			leat__sub_look_around(s);
 			continue;
 		}
 		e = leat__reader_next(&a->r, &s->msg);
@@ -249,11 +32,11 @@ static int look(struct leat_sub *s)
 		}
 		if (e < 0) {
 			s->corrupt++;
-			detach(s, s->cur);
+			leat__sub_detach(s, s->cur);
 			return e;
 		}
 		tried++;
-		s->budget = TURN;
+		s->budget = LEAT__TURN;
 		s->cur = s->cur + 1 == s->n ? 0 : s->cur + 1;
 	}
 	return 0;
@@ -294,10 +77,10 @@ static int next(struct leat_sub *s, int64_t timeout_ns)
 		e = look(s);
 		if (__builtin_expect(e != 0, 1))
 			return e;
-		look_around(s);
+		leat__sub_look_around(s);
 		if (!s->l)
 			leat__hand_look(s);
-		if (reap(s))
+		if (leat__sub_reap(s))
 			continue;
 		e = look(s); /* a new ring, or one that filled up meanwhile */
 		if (e)
@@ -451,7 +234,7 @@ static int drop(struct leat_sub *s, int k)
 		leat__store_release(&s->slot->held[k], UINT64_C(0));
 		leat__bell_notify(&s->ctrl->space_bell);
 	}
-	attached_put(h->a, s->gone);
+	leat__sub_put(h->a, s->gone);
 	h->a = NULL;
 	return whole;
 }
@@ -470,7 +253,7 @@ int leat_latest(struct leat_sub *s, void *buf, size_t size, struct leat_info *in
 {
 	if (s->gone)
 		return leat__say(-ECHILD, "this subscriber belongs to the parent process: open another");
-	look_around(s);
+	leat__sub_look_around(s);
 	for (uint32_t back = s->n; back-- > 0;) { /* the newest publisher first */
 		struct leat__reader *r = &s->rings[back]->r;
 		struct leat__msg msg;
@@ -512,7 +295,7 @@ struct leat_sub *leat__sub_new(const struct leat_sub_opts *o)
 	s->from = o->from;
 	s->flags = o->flags;
 	s->mode = o->flags & LEAT_OBSERVE ? LEAT__OBSERVING : LEAT__WAITING;
-	s->budget = TURN;
+	s->budget = LEAT__TURN;
 	leat__spin_init(&s->spin, o->spin_ns);
 	leat__handle_add(&s->handle, sub_forked);
 	return s;
@@ -525,7 +308,7 @@ void leat__sub_free(struct leat_sub *s)
 			drop(s, k);
 	s->peeked = NULL;
 	while (s->n)
-		detach(s, s->n - 1);
+		leat__sub_detach(s, s->n - 1);
 	if (!s->gone)
 		leat__handle_remove(&s->handle);
 	free(s->rings);
@@ -576,7 +359,7 @@ static int subscribe(struct leat_sub *s, const char *name, const struct leat_sub
 	s->ctrl = leat_region_addr(s->control);
 	s->slot = &leat__ctrl_slots(s->ctrl, &s->cg)[s->slot_index];
 	/* What the answer lists was there when our slot was granted; later ones begin at 0 for us. */
-	return take_rings(s, &in, 1);
+	return leat__sub_take_rings(s, &in, 1);
 }
 
 int leat_sub_open(struct leat *l, const char *name, const struct leat_sub_opts *opts,
@@ -607,7 +390,7 @@ int leat_sub_open(struct leat *l, const char *name, const struct leat_sub_opts *
 		return e;
 	}
 	s->stale = 1; /* look once more for what came between the grant and now */
-	look_around(s);
+	leat__sub_look_around(s);
 	*ret = s;
 	return 0;
 }
@@ -649,7 +432,7 @@ int leat_sub_stat(struct leat_sub *s, struct leat_sub_stat *ret)
 
 	if (s->gone)
 		return leat__say(-ECHILD, "this subscriber belongs to the parent process: open another");
-	look_around(s);
+	leat__sub_look_around(s);
 	st.received = s->received;
 	st.bytes = s->bytes;
 	st.lost = s->lost;

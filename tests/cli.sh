@@ -1,0 +1,199 @@
+#!/bin/bash
+# The command, as a person at a terminal uses it: TAP. Needs LEAT_CMD, LEAT_LEATD, LEAT_SRC.
+set -u
+leat() { "$LEAT_CMD" "$@"; }
+dir=$(mktemp -d "${TMPDIR:-/tmp}/leat-cli.XXXXXX")
+export LEAT_BROKER=$dir/broker.sock
+unset LEAT_AUTOSTART XDG_RUNTIME_DIR
+n=0
+bad=0
+tests=()
+broker=
+cleanup() {
+  jobs -p | xargs -r kill 2>/dev/null
+  wait 2>/dev/null
+  rm -rf "$dir"
+}
+trap cleanup EXIT
+
+t() { tests+=("$1"); }
+want() { # want CODE COMMAND...: the exit code
+  local code=$1 got; shift
+  "$@"; got=$?
+  [ "$got" = "$code" ] || { echo "# '$*' exited $got instead of $code"; return 1; }
+}
+name() { echo "cli/$RANDOM$RANDOM$RANDOM"; }
+
+"$LEAT_LEATD" --domain "$LEAT_BROKER" --ready-fd 8 8>"$dir/ready" & broker=$!
+for _ in $(seq 500); do [ -s "$dir/ready" ] && break; sleep 0.01; done
+
+round_trip() { # round_trip FILE FIRST PUBARGS SUBARGS
+  local x; x=$(name)
+  if [ "$2" = sub ]; then
+    leat sub $4 --until-ended --from oldest --timeout 20 "$x" > "$dir/G" & local s=$!
+    leat pub --wait-subscribers 1 --timeout 20 $3 "$x" < "$1" || return 1
+  else
+    leat pub --wait-subscribers 1 --timeout 20 $3 "$x" < "$1" & local s=$!
+    leat sub $4 --until-ended --from oldest --timeout 20 "$x" > "$dir/G" || return 1
+  fi
+  wait $s || return 1
+  cmp "$1" "$dir/G"
+}
+
+t a_file_is_identical_after_the_channel_whatever_is_in_it_and_whoever_starts
+a_file_is_identical_after_the_channel_whatever_is_in_it_and_whoever_starts() {
+  : > "$dir/empty"
+  printf '\0' > "$dir/zero"
+  printf '\xff\xfe\x80\n\0\n\nx' > "$dir/odd"
+  head -c 3000001 /dev/urandom > "$dir/big"
+  head -c 65536 /dev/zero > "$dir/frame"
+  for f in empty zero odd big frame; do
+    for first in pub sub; do
+      round_trip "$dir/$f" $first "--frame 65536" --raw || { echo "# $f, $first first"; return 1; }
+    done
+  done
+  round_trip "$dir/big" sub "--frame 1-9000" --raw
+}
+
+t lines_go_through_as_lines
+lines_go_through_as_lines() {
+  printf 'one\n\ntwo \xc3\xa4\n' > "$dir/lines"
+  round_trip "$dir/lines" pub "" --lines && round_trip "$dir/lines" sub "" ""
+}
+
+t length_prefixed_goes_through_as_it_is
+length_prefixed_goes_through_as_it_is() {
+  printf '\5\0\0\0hello\0\0\0\0\2\0\0\0\n\0' > "$dir/lp"
+  round_trip "$dir/lp" pub --length-prefixed --length-prefixed || return 1
+  printf '\5\0\0\0hell' | want 1 leat pub --length-prefixed "$(name)" 2>/dev/null
+}
+
+t history_of_an_exited_publisher_is_there_for_who_asks
+history_of_an_exited_publisher_is_there_for_who_asks() {
+  local x; x=$(name)
+  leat pub --message hello "$x" || return 1
+  for i in $(seq 12); do leat pub --message "again $i" "$x" || return 1; done
+  [ "$(leat sub --from oldest --until-ended --timeout 5 "$x" | head -n 1)" = hello ] || return 1
+  [ "$(leat sub --from oldest --count 2 --timeout 5 "$x" | tail -n 1)" = "again 1" ] || return 1
+  want 4 leat sub --count 1 --timeout 0.05 "$x" 2>/dev/null
+}
+
+t count_rate_and_message
+count_rate_and_message() {
+  local x start; x=$(name)
+  start=$(date +%s%N)
+  leat pub --message m --count 20 --rate 100 "$x" || return 1
+  [ $(($(date +%s%N) - start)) -gt 150000000 ] || { echo "# too quick"; return 1; }
+  [ "$(leat sub --from oldest --until-ended "$x" | wc -l)" = 20 ]
+}
+
+t ls_and_stat_tell_the_truth_in_json_and_in_words
+ls_and_stat_tell_the_truth_in_json_and_in_words() {
+  local x; x=$(name)
+  leat pub --message m --count 3 "$x" || return 1
+  leat ls --json "$x" | python3 -c "
+import json, sys
+l = json.load(sys.stdin); assert len(l) == 1 and l[0]['name'] == '$x' and l[0]['draining'] == 1" || return 1
+  leat stat --json "$x" | python3 -c "
+import json, sys
+s = json.load(sys.stdin); assert s['sent'] == 3 and s['peers'][0]['role'] == 'ended', s" || return 1
+  leat stat "$x" | grep -q '3 messages' || return 1
+  leat ls | grep -q "^$x " || return 1
+  want 1 leat stat no/such/channel 2>"$dir/err" || return 1
+  grep -q 'no/such/channel' "$dir/err"
+}
+
+t ping_measures_the_broker_and_a_channel
+ping_measures_the_broker_and_a_channel() {
+  local x; x=$(name)
+  leat ping --count 3 --json | python3 -c "import json,sys; assert json.load(sys.stdin)['p50_ns'] > 0" || return 1
+  leat ping --echo "$x" & local e=$!
+  leat ping --count 100 "$x" | grep -q 'one way' || return 1
+  wait $e
+}
+
+t lost_messages_are_told_by_the_exit_code
+lost_messages_are_told_by_the_exit_code() {
+  local x; x=$(name)
+  # Observing from the beginning of a ring that is overwritten before anything is read.
+  (leat sub --observe --until-ended --timeout 20 "$x" >"$dir/out" 2>"$dir/err"; echo $? >"$dir/code") & local s=$!
+  for _ in $(seq 500); do leat stat "$x" >/dev/null 2>&1 && break; sleep 0.01; done
+  kill -STOP "$(leat stat --json "$x" | python3 -c "
+import json, sys
+print([p['pid'] for p in json.load(sys.stdin)['peers'] if p['role'] == 'observer'][0])")"
+  seq 200000 | leat pub --capacity 4096 "$x" || return 1
+  pkill -CONT -P $s
+  wait $s
+  [ "$(cat "$dir/code")" = 5 ] && grep -q 'lost' "$dir/err"
+}
+
+t usage_errors_exit_2_and_say_what_is_wrong
+usage_errors_exit_2_and_say_what_is_wrong() {
+  for args in "" "nonsense" "pub" "pub a b" "pub --nope a" "pub --frame 0 a" "pub --frame 9-5 a" \
+      "pub --count x a" "sub --from never a" "sub --timeout -1 a" "sub --raw --lines a" "ping a b" "ls a b" \
+      "stat" "completion fish" "ping --count 0"; do
+    want 2 leat $args 2>"$dir/err" >/dev/null || return 1
+    [ -s "$dir/err" ] || { echo "# leat $args says nothing"; return 1; }
+  done
+  want 1 leat pub --message m 'bad name' 2>"$dir/err" || return 1
+  grep -q 'bad name' "$dir/err" || return 1
+  want 2 "$LEAT_LEATD" --nope 2>/dev/null || return 1
+  want 2 "$LEAT_LEATD" --linger soon 2>/dev/null
+}
+
+t without_a_broker_it_exits_3_and_says_what_to_run
+without_a_broker_it_exits_3_and_says_what_to_run() {
+  for c in "pub --message m a" "sub a" ls "stat a" ping; do
+    want 3 leat $c --domain "$dir/none.sock" 2>"$dir/err" || return 1
+    grep -q "run leatd --domain $dir/none.sock" "$dir/err" || { cat "$dir/err"; return 1; }
+    [ "$(wc -l < "$dir/err")" = 1 ] || return 1
+  done
+  LEAT_BROKER= XDG_RUNTIME_DIR=$dir LEAT_AUTOSTART=0 want 3 leat ls 2>"$dir/err" || return 1
+  grep -q "run leatd" "$dir/err"
+}
+
+t a_second_broker_for_the_same_domain_refuses
+a_second_broker_for_the_same_domain_refuses() {
+  want 1 "$LEAT_LEATD" --domain "$LEAT_BROKER" 2>"$dir/err" && grep -q 'another leatd' "$dir/err"
+}
+
+t help_lists_every_option_and_completions_know_them
+help_lists_every_option_and_completions_know_them() {
+  local c o
+  leat completion bash > "$dir/bash" && bash -n "$dir/bash" || return 1
+  leat completion zsh > "$dir/zsh" || return 1
+  for c in $(leat --help | sed -n 's/^  \([a-z]*\)  .*/\1/p'); do
+    leat "$c" --help > "$dir/help" || return 1
+    grep -q "^usage: leat $c" "$dir/help" || return 1
+    for o in $(sed -n 's/^  \(--[a-z-]*\).*/\1/p' "$dir/help"); do
+      sed -n "/^\t\t$c)/p" "$dir/bash" | grep -q -- "$o" || { echo "# $c $o: not in bash"; return 1; }
+      grep "^	$c)" "$dir/zsh" | grep -q -- "$o" || { echo "# $c $o: not in zsh"; return 1; }
+    done
+  done
+}
+
+t it_ends_cleanly_on_sigterm
+it_ends_cleanly_on_sigterm() {
+  local x; x=$(name)
+  "$LEAT_CMD" sub "$x" > "$dir/out" & local s=$!
+  sleep 3 | "$LEAT_CMD" pub "$x" & local p=$!
+  for _ in $(seq 500); do leat stat "$x" 2>/dev/null | grep -q 'subscriber' && break; sleep 0.01; done
+  kill $s; wait $s || return 1
+}
+
+for tst in "${tests[@]}"; do
+  n=$((n + 1))
+  if "$tst"; then echo "ok $n - $tst"; else echo "not ok $n - $tst"; bad=1; fi
+done
+
+# At the end: the broker goes, and takes its files along.
+kill $broker
+wait $broker 2>/dev/null
+n=$((n + 1))
+if [ -e "$LEAT_BROKER" ] || [ -e "$LEAT_BROKER.lock" ]; then
+  echo "not ok $n - a_stopped_broker_leaves_no_file"; bad=1
+else
+  echo "ok $n - a_stopped_broker_leaves_no_file"
+fi
+echo "1..$n"
+exit $bad
