@@ -1,0 +1,174 @@
+#!/bin/sh
+# Set up, build, and run the test suites.
+#   sh tests/run.sh              every suite in its short form
+#   sh tests/run.sh SUITE...     some of them
+#   sh tests/run.sh full [SUITE...]   their long forms (hours)
+# Suites: unit channel cli api docs models, built with gcc; the same tests again as clang, asan (gcc,
+# with UBSan), tsan (clang), i386, aarch64 (unit tests, under emulation where need be), and interop
+# (32- and 64-bit programs exchange messages). Ends with the counts; exit 0 only if none failed.
+set -u
+here=$(cd "$(dirname "$0")/.." && pwd)
+cd "$here" || exit 1
+all="unit channel cli api docs models clang asan tsan i386 aarch64 interop"
+
+if [ "${1:-}" = full ]; then
+  export LEAT_FULL=1
+  shift
+fi
+want=${*:-$all}
+for s in $want; do
+  case " $all " in
+    *" $s "*) ;;
+    *) echo "tests/run.sh: there is no suite '$s'; there are: $all" >&2; exit 2 ;;
+  esac
+done
+
+sh .ci/setup tests || exit 1
+log=$(mktemp "${TMPDIR:-/tmp}/leat-run.XXXXXX")
+trap 'rm -f "$log"' EXIT
+failed_builds=0
+started=$(date +%s)
+
+# build NAME MESON-ARGS...: build/NAME, configured once
+build() {
+  name=$1; shift
+  if [ ! -f "build/$name/build.ninja" ]; then
+    meson setup "build/$name" "$@" > "$log.build" 2>&1 || { cat "$log.build"; rm -f "$log.build"; return 1; }
+  fi
+  ninja -C "build/$name" > "$log.build" 2>&1 || { tail -n 60 "$log.build"; rm -f "$log.build"; return 1; }
+  rm -f "$log.build"
+}
+
+# run NAME MESON-TEST-ARGS...: and keep its TAP for the count
+run() {
+  name=$1; shift
+  rm -f "build/$name/meson-logs/testlog.json"
+  # One at a time: most suites are several processes already, and measure time.
+  meson test -C "build/$name" --no-rebuild --num-processes 1 --print-errorlogs "$@" 2>&1 |
+    grep -E '^ *[0-9]+/[0-9]+ |^not ok|^# ' | grep -v LEAT_SEED
+  [ -f "build/$name/meson-logs/testlog.json" ] && cat "build/$name/meson-logs/testlog.json" >> "$log"
+}
+
+# A Check for another architecture, unpacked beside the build: nothing is installed for it.
+foreign() {
+  arch=$1
+  root=$here/build/foreign-$arch
+  [ -f "$root/.done" ] && return 0
+  mkdir -p "$root/lists/partial" "$root/debs"
+  o="-oAPT::Architecture=$arch -oAPT::Architectures=$arch -oDir::State::Lists=$root/lists -oDebug::NoLocking=1 -oDir::Cache=$root -oAPT::Sandbox::User="
+  # shellcheck disable=SC2086
+  apt-get $o -qq update >/dev/null &&
+    (cd "$root/debs" && apt-get $o -qq download check libsubunit-dev) >/dev/null || return 1
+  for d in "$root"/debs/*.deb; do dpkg -x "$d" "$root"; done
+  touch "$root/.done"
+}
+
+cross() {
+  arch=$1 triple=$2 family=$3 wrapper=$4
+  foreign "$arch" || { echo "cannot get Check for $arch"; return 1; }
+  libdir=$here/build/foreign-$arch/usr/lib/$5
+  cat > "build/$arch.txt" <<X
+[binaries]
+c = '$triple-gcc'
+ar = '$triple-ar'
+strip = '$triple-strip'
+pkgconfig = 'pkg-config'
+$wrapper
+[properties]
+pkg_config_libdir = '$libdir/pkgconfig'
+sys_root = '$here/build/foreign-$arch'
+[host_machine]
+system = 'linux'
+cpu_family = '$family'
+cpu = '$family'
+endian = 'little'
+X
+  build "$arch" --cross-file "build/$arch.txt" --buildtype=debugoptimized -Ddefault_library=static -Dprograms=false
+}
+
+interop() {
+  dir=$(mktemp -d "${TMPDIR:-/tmp}/leat-interop.XXXXXX")
+  build/gcc/daemon/leatd --domain "$dir/broker.sock" & broker=$!
+  n=0
+  for pair in "gcc i386" "i386 gcc" "i386 i386"; do
+    # shellcheck disable=SC2086
+    set -- $pair
+    n=$((n + 1))
+    until [ -S "$dir/broker.sock" ]; do sleep 0.01; done
+    LEAT_BROKER=$dir/broker.sock build/$2/tests/peer sub "x/$n" 30000 & sub=$!
+    if LEAT_BROKER=$dir/broker.sock build/$1/tests/peer pub "x/$n" 30000 && wait $sub; then
+      r=ok
+    else
+      r="not ok"
+    fi
+    echo "$r $n - messages from a $1 program to a $2 program"
+  done | tee "$dir/tap"
+  python3 - "$dir/tap" >> "$log" <<'P'
+import json, sys
+print(json.dumps({"name": "interop", "result": "OK", "stdout": open(sys.argv[1]).read() + "1..3\n"}))
+P
+  kill $broker
+  wait $broker 2>/dev/null
+  rm -rf "$dir"
+}
+
+step() { printf '\n== %s (%ds)\n' "$1" $(($(date +%s) - started)); }
+skip=0
+for s in $want; do
+  step "$s"
+  case $s in
+    unit | channel | cli | api | docs | models)
+      build gcc --buildtype=debugoptimized && run gcc --suite "$s" || failed_builds=$((failed_builds + 1)) ;;
+    clang)
+      CC=clang build clang --buildtype=release && run clang --suite unit --suite channel ||
+        failed_builds=$((failed_builds + 1)) ;;
+    asan)
+      build asan --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false &&
+        UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 run asan --suite unit --suite channel --suite cli ||
+        failed_builds=$((failed_builds + 1)) ;;
+    tsan)
+      CC=clang build tsan --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false &&
+        TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 run tsan --suite unit --suite channel ||
+        failed_builds=$((failed_builds + 1)) ;;
+    i386)
+      cross i386 i686-linux-gnu x86 "" i386-linux-gnu && run i386 --suite unit || failed_builds=$((failed_builds + 1)) ;;
+    aarch64)
+      cross arm64 aarch64-linux-gnu aarch64 "exe_wrapper = 'qemu-aarch64-static'" aarch64-linux-gnu &&
+        run arm64 --suite unit || failed_builds=$((failed_builds + 1)) ;;
+    interop)
+      build gcc --buildtype=debugoptimized && cross i386 i686-linux-gnu x86 "" i386-linux-gnu && interop ||
+        failed_builds=$((failed_builds + 1)) ;;
+  esac
+done
+
+step "all"
+python3 - "$log" "$failed_builds" <<'P'
+import json, re, sys
+ok = bad = skipped = 0
+lines = []
+for line in open(sys.argv[1]):
+    t = json.loads(line)
+    text = t.get("stdout", "")
+    good = len(re.findall(r"^ok ", text, re.M))
+    no = len(re.findall(r"^not ok ", text, re.M))
+    plan = re.search(r"^1\.\.(\d+)", text, re.M)
+    if t["result"] in ("OK", "EXPECTEDFAIL") and not no and plan and int(plan.group(1)) == good:
+        pass
+    elif not no:
+        no = 1  # it died, or did not run to its end
+        lines.append(f"{t['name']}: {t['result']}")
+    for m in re.findall(r"^not ok .*", text, re.M):
+        lines.append(f"{t['name']}: {m}")
+    for m in re.findall(r"# SKIP (.*)", text + (t.get("stderr") or "")):
+        skipped += 1
+        print(f"skipped in {t['name']}: {m}")
+    ok += good
+    bad += no
+bad += int(sys.argv[2])
+for l in lines:
+    print("FAILED " + l)
+if int(sys.argv[2]):
+    print(f"FAILED: {sys.argv[2]} suites were not built or run")
+print(f"{ok} passed, {bad} failed, {skipped} skipped")
+sys.exit(bad != 0 or ok == 0)
+P
