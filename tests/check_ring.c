@@ -789,7 +789,7 @@ START_TEST(geometry_fits_together_at_every_page_size)
 	struct leat__ctrl_shm *ctrl;
 	unsigned char *view;
 	int fd = memfd_create("page-test", MFD_CLOEXEC);
-	void *at;
+	void *at, *room;
 
 	ok(leat__ring_geometry(&g, 1, 100000, 2, 0, page));
 	ck_assert_uint_eq(g.capacity, page);
@@ -802,8 +802,8 @@ START_TEST(geometry_fits_together_at_every_page_size)
 	ok(leat__ctrl_check(&cg, cg.total));
 	ck_assert(ftruncate(fd, (off_t)g.total) == 0);
 	ring = mmap(NULL, g.total, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	ctrl = calloc(1, cg.total + 128);
-	ctrl = (void *)(((uintptr_t)ctrl + 127) & ~(uintptr_t)127);
+	room = calloc(1, cg.total + 128);
+	ctrl = (void *)(((uintptr_t)room + 127) & ~(uintptr_t)127);
 	leat__head_write(&ring->head, LEAT__MAGIC_RING, &g);
 	ok(leat__head_read(&ring->head, LEAT__MAGIC_RING, g.total, &g));
 	ok(leat__map_twice(fd, NULL, g.data_off, g.capacity, PROT_READ | PROT_WRITE, page, &view));
@@ -825,6 +825,7 @@ START_TEST(geometry_fits_together_at_every_page_size)
 	leat__writer_deinit(&w);
 	munmap(view, 2 * g.capacity);
 	munmap(ring, g.total);
+	free(room);
 	close(fd);
 }
 END_TEST

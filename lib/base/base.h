@@ -19,6 +19,10 @@ uint64_t leat__now(void); /* CLOCK_MONOTONIC, ns */
 /* The moment @timeout_ns from now; negative: never; saturates. */
 uint64_t leat__deadline(int64_t timeout_ns);
 
+/* The struct of which @ptr is the member. */
+#define leat__container(ptr, type, member)                                                         \
+	((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+
 static inline uint64_t leat__align(uint64_t n, uint64_t to)
 {
 	return (n + to - 1) & ~(to - 1);

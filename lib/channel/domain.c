@@ -71,7 +71,7 @@ void leat__handle_remove(struct leat__handle *h)
 
 static void domain_forked(struct leat__handle *h)
 {
-	struct leat *l = (struct leat *)((char *)h - offsetof(struct leat, handle));
+	struct leat *l = leat__container(h, struct leat, handle);
 
 	if (l->sock >= 0)
 		close(l->sock);

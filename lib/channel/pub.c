@@ -50,7 +50,7 @@ void leat__pub_setup(struct leat_pub *p, const struct leat_pub_opts *o)
 
 void leat__pub_forked(struct leat__handle *h)
 {
-	struct leat_pub *p = (struct leat_pub *)((char *)h - offsetof(struct leat_pub, handle));
+	struct leat_pub *p = leat__container(h, struct leat_pub, handle);
 
 	p->gone = 1;
 }

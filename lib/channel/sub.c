@@ -278,7 +278,7 @@ int leat_latest(struct leat_sub *s, void *buf, size_t size, struct leat_info *in
 
 static void sub_forked(struct leat__handle *h)
 {
-	struct leat_sub *s = (struct leat_sub *)((char *)h - offsetof(struct leat_sub, handle));
+	struct leat_sub *s = leat__container(h, struct leat_sub, handle);
 
 	s->gone = 1;
 	s->pollable = NULL;

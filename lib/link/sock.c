@@ -34,12 +34,11 @@ int leat__sock_send(int sock, const struct leat__out *o, const int *fds, unsigne
 	ssize_t n;
 
 	if (n_fds) {
-		struct cmsghdr *c;
+		struct cmsghdr *c = &control.align;
 
 		memset(&control, 0, sizeof(control));
 		m.msg_control = control.room;
 		m.msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
-		c = CMSG_FIRSTHDR(&m);
 		c->cmsg_level = SOL_SOCKET;
 		c->cmsg_type = SCM_RIGHTS;
 		c->cmsg_len = CMSG_LEN(sizeof(int) * n_fds);

@@ -44,6 +44,13 @@ uint64_t leat__huge_size(void)
 	return p ? strtoull(p + 13, NULL, 10) * 1024 : 0;
 }
 
+/* On a 32-bit machine. */
+static int too_large(uint64_t size)
+{
+	return leat__fail(-ENOMEM, "%llu bytes do not fit into this process's address space",
+			  (unsigned long long)size);
+}
+
 /* Options that any kind refuses; fills in what the rest needs. */
 static int check(struct leat_region_opts *o, const struct leat_region_opts *opts, const char *verb)
 {
@@ -91,10 +98,7 @@ static int rounded(const struct leat_region_opts *o, uint64_t *size, uint64_t *p
 		return leat__fail(-EINVAL, "create region: size %llu: 1 byte to 64 TiB",
 				  (unsigned long long)o->size);
 	*size = leat__align(o->size, *page);
-	if (*size > SIZE_MAX / 2)
-		return leat__fail(-EINVAL, "create region: size %llu is beyond this address space",
-				  (unsigned long long)o->size);
-	return 0;
+	return *size > SIZE_MAX / 2 ? too_large(*size) : 0;
 }
 
 static int prefault(void *addr, uint64_t size, int write)
@@ -123,6 +127,8 @@ static int map(struct leat_region *r)
 	int prot = PROT_READ | (r->flags & LEAT_RDONLY ? 0 : PROT_WRITE);
 	int e;
 
+	if (r->size > SIZE_MAX / 2)
+		return too_large(r->size);
 	if (!r->addr) {
 		void *p = mmap(NULL, r->size, prot, r->flags & LEAT_PRIVATE ? MAP_PRIVATE : MAP_SHARED,
 			       r->fd, 0);
@@ -390,14 +396,15 @@ int leat__map_twice(int fd, void *addr, uint64_t off, uint64_t size, int prot, u
 		    unsigned char **ret)
 {
 	uint64_t room = 2 * size + align;
-	unsigned char *raw = mmap(NULL, (size_t)room, PROT_NONE,
-				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	unsigned char *at;
+	unsigned char *at, *raw;
 
+	if (room > SIZE_MAX / 2)
+		return too_large(size);
+	raw = mmap(NULL, (size_t)room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (raw == MAP_FAILED)
 		return leat__fail(-errno, "find room to map %llu bytes twice: %s",
 				  (unsigned long long)size, strerror(errno));
-	at = (unsigned char *)leat__align((uintptr_t)raw, align);
+	at = raw + (leat__align((uintptr_t)raw, align) - (uintptr_t)raw);
 	for (int i = 0; i < 2; i++) {
 		unsigned char *to = at + (uint64_t)i * size;
 		void *p;
