@@ -955,8 +955,15 @@ int main(void)
 {
 	Suite *s = suite_create("ring");
 	TCase *tc = leak_checked(s, "ring", full() ? 3600 : 120);
+	int kinds = LEAT_SYSV + 1;
 
-	tcase_add_loop_test(tc, what_is_sent_arrives_in_every_kind_of_region, LEAT_MEMFD, LEAT_SYSV + 1);
+	if (getenv("LEAT_EMULATED")) {
+		fprintf(stderr, "# SKIP rings in ANON and SYSV regions: the emulator cannot map memory twice "
+				"without a descriptor\n");
+		kinds = LEAT_FILE + 1;
+	}
+
+	tcase_add_loop_test(tc, what_is_sent_arrives_in_every_kind_of_region, LEAT_MEMFD, kinds);
 	test(tc, an_empty_ring_says_eagain_and_a_wait_ends_in_time);
 	test(tc, a_full_ring_says_eagain_and_goes_on_when_read);
 	test(tc, claim_commit_abort_keep_their_rules);
@@ -978,10 +985,10 @@ int main(void)
 	test(tc, a_fifth_block_cannot_be_retained);
 	test(tc, overwriting_blocks_never_hands_out_a_torn_one);
 	test(tc, a_thread_reads_what_another_writes);
-	tcase_add_loop_test(tc, a_child_reads_what_its_parent_writes, LEAT_MEMFD, LEAT_SYSV + 1);
-	tcase_add_loop_test(tc, a_killed_reader_holds_nobody_up, LEAT_MEMFD, LEAT_SYSV + 1);
+	tcase_add_loop_test(tc, a_child_reads_what_its_parent_writes, LEAT_MEMFD, kinds);
+	tcase_add_loop_test(tc, a_killed_reader_holds_nobody_up, LEAT_MEMFD, kinds);
 	tcase_add_loop_test(tc, a_killed_writers_ring_is_drained_and_its_place_free, LEAT_MEMFD,
-			    LEAT_SYSV + 1);
+			    kinds);
 	test(tc, a_forked_childs_inherited_handles_are_harmless);
 	tcase_add_loop_test(tc, geometry_fits_together_at_every_page_size, 0, 3);
 	test(tc, any_damaged_header_byte_is_refused_or_harmless);

@@ -134,7 +134,9 @@ START_TEST(descriptors_travel_and_too_many_are_all_closed)
 	ck_assert_int_eq(leat__sock_recv(sv[1], &p), 1);
 	ck_assert_uint_eq(p.n_fds, 4);
 	leat__packet_close(&p);
-	{ /* eight: the kernel truncates what does not fit, or we close what is too much */
+	if (getenv("LEAT_EMULATED")) {
+		fprintf(stderr, "# SKIP too many descriptors: the emulator does not tell that it cut them\n");
+	} else { /* eight: the kernel truncates what does not fit, or we close what is too much */
 		union {
 			struct cmsghdr align;
 			char room[CMSG_SPACE(sizeof(fds))];

@@ -25,7 +25,7 @@ int full(void)
 
 uint64_t rnd(void)
 {
-	static uint64_t s;
+	static __thread uint64_t s;
 
 	if (!s) {
 		const char *seed = getenv("LEAT_SEED");
