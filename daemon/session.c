@@ -503,8 +503,11 @@ static int handle(struct session *s, struct leat__packet *p)
 		leat__wire_end(&r.out, 0);
 		r.fd = -1;
 	}
-	e = leat__sock_send(s->sock, &r.out, &r.fd, r.fd >= 0);
-	if (e < 0)
+	e = 0;
+	if (!(in.head.flags & LEAT__WIRE_QUIET))
+		e = leat__sock_send(s->sock, &r.out, &r.fd, r.fd >= 0);
+	/* One that has hung up may have said more before: hear it out. */
+	if (e < 0 && e != -EPIPE && e != -ECONNRESET)
 		return leat__fail(e, "the client does not take its answer: %s", strerror(-e));
 	s->b->changed(s->b);
 	return 0;
@@ -525,6 +528,8 @@ static void on_socket(uv_poll_t *h, int status, int events)
 		e = leat__sock_recv(s->sock, &p);
 		if (e == -EAGAIN)
 			return;
+		if (e == -ECONNRESET) /* it left answers unread; what it said is still there */
+			continue;
 		if (e > 0) {
 			e = handle(s, &p);
 			leat__packet_close(&p);
@@ -532,7 +537,7 @@ static void on_socket(uv_poll_t *h, int status, int events)
 			e = leat__say(-EPIPE, "closed");
 		}
 		if (e < 0) {
-			if (e != -EPIPE && e != -ECONNRESET)
+			if (e != -EPIPE)
 				broker_log(s->b, "client %llu (%s, pid %d): %s",
 					   (unsigned long long)s->owner.client, s->owner.program,
 					   (int)s->owner.pid, leat_why());

@@ -146,6 +146,14 @@ static void publish_and_hang(void *arg)
 		pause();
 }
 
+static uint64_t sent_on(struct leat *l, const char *name)
+{
+	struct leat_stat st = {.struct_size = sizeof(st)};
+
+	ok(leat_stat(l, name, &st, NULL, NULL));
+	return st.sent;
+}
+
 START_TEST(a_killed_publishers_messages_are_all_delivered_and_its_ring_ends)
 {
 	struct leat *l = broker_open();
@@ -157,6 +165,7 @@ START_TEST(a_killed_publishers_messages_are_all_delivered_and_its_ring_ends)
 	ok(leat_sub_open(l, name, SUB(.flags = LEAT_UNTIL_ENDED), &s));
 	pid = child(publish_and_hang, name);
 	ck_assert_uint_eq(recv_number(s), 0);
+	eventually(sent_on(l, name) == 100);
 	child_kill(pid);
 	start = leat__now();
 	for (uint64_t i = 1; i < 100; i++)
@@ -368,6 +377,84 @@ START_TEST(a_stopping_broker_tells_its_clients)
 	ck_assert_int_eq(poll(&pfd, 1, 10000), 1);
 	fails(leat_dispatch(l), ECONNRESET);
 	ck_assert(strstr(leat_why(), "stopped") != NULL);
+	leat_close(l);
+}
+END_TEST
+
+static int nobody_on(struct leat *l, const char *name)
+{
+	struct leat_stat st = {.struct_size = sizeof(st)};
+
+	return leat_stat(l, name, &st, NULL, NULL) < 0 || (!st.publishers && !st.subscribers);
+}
+
+START_TEST(a_stopped_broker_holds_up_control_calls_for_a_while_and_messages_not_at_all)
+{
+	struct leat *l = broker_open(), *second;
+	const char *name = random_name();
+	struct leat_pub *p, *p2;
+	struct leat_sub *s;
+	uint64_t start, n;
+
+	ok(leat_pub_open(l, name, NULL, &p));
+	ok(leat_sub_open(l, name, NULL, &s));
+	ok(leat_pub_open(l, name, NULL, &p2));
+	leat_pub_close(p2); /* the ring table has moved: the subscriber will want to ask */
+	kill(broker_pid(), SIGSTOP);
+	start = leat__now();
+	for (uint64_t i = 0; i < 100000; i++) {
+		send_number(p, i);
+		ck_assert_uint_eq(recv_number(s), i);
+	}
+	fails(leat_recv(s, &n, 8, NULL, 0), EAGAIN);
+	fails(leat_recv(s, &n, 8, NULL, 100000000), ETIMEDOUT);
+	ck_assert_msg(leat__now() - start < 2 * SEC, "held up for %.2f s",
+		      (double)(leat__now() - start) / 1e9);
+	start = leat__now();
+	fails(leat_ping(l, NULL), ETIMEDOUT);
+	fails(leat_open(leat_domain(l), &second), ETIMEDOUT);
+	ck_assert(leat__now() - start < 11 * SEC);
+	start = leat__now();
+	leat_close(l);
+	ck_assert(leat__now() - start < SEC);
+	kill(broker_pid(), SIGCONT);
+	/* It hears the goodbyes when it goes on. */
+	l = broker_open();
+	eventually(nobody_on(l, name));
+	leat_close(l);
+}
+END_TEST
+
+START_TEST(six_hundred_megabytes_are_handed_over_in_place)
+{
+	struct leat *l = broker_open();
+	const char *name = random_name();
+	size_t size = 600000000;
+	struct leat_info info;
+	struct leat_sub *s;
+	struct leat_pub *p;
+	const void *got, *kept;
+	char *room;
+
+	ok(leat_pub_open(l, name, PUB(.max_size = size, .blocks = 1), &p));
+	ok(leat_sub_open(l, name, NULL, &s));
+	ok(leat_claim(p, size, (void **)&room, 0));
+	for (size_t i = 0; i < size; i += 4096)
+		memcpy(room + i, &i, sizeof(i));
+	ok(leat_commit(p, size, 0));
+	ok(leat_peek(s, &got, &info, SEC));
+	ck_assert_uint_eq(info.size, size);
+	ok(leat_retain(s, &kept));
+	ck_assert_ptr_eq(got, kept);
+	for (size_t i = 0; i < size; i += 4096)
+		ck_assert(!memcmp((const char *)kept + i, &i, sizeof(i)));
+	fails(leat_claim(p, size, (void **)&room, 0), ENOBUFS);
+	ok(leat_drop(s, kept));
+	/* Written again in the same place: it was no copy. */
+	ok(leat_claim(p, size, (void **)&room, SEC));
+	memcpy(room, "once more", 10);
+	ck_assert_str_eq(kept, "once more");
+	ok(leat_abort(p));
 	leat_close(l);
 }
 END_TEST
@@ -861,6 +948,9 @@ int main(void)
 	test(tc, no_broker_is_said_clearly_and_never_hidden);
 	test(tc, a_dead_broker_stops_control_but_not_messages);
 	test(tc, a_stopping_broker_tells_its_clients);
+	test(tc, a_stopped_broker_holds_up_control_calls_for_a_while_and_messages_not_at_all);
+	if (sizeof(void *) > 4)
+		test(tc, six_hundred_megabytes_are_handed_over_in_place);
 	test(tc, a_subscribers_descriptor_is_readable_while_messages_wait);
 	test(tc, one_helper_serves_two_hundred_descriptors);
 	test(tc, a_thousand_channels_fit_in_256_descriptors);

@@ -152,6 +152,22 @@ without_a_broker_it_exits_3_and_says_what_to_run() {
   grep -q "run leatd" "$dir/err"
 }
 
+t a_user_without_a_runtime_directory_is_told_about_LEAT_BROKER
+a_user_without_a_runtime_directory_is_told_about_LEAT_BROKER() {
+  [ "$(id -u)" = 0 ] || { echo "# SKIP needs root to become another user"; return 0; }
+  # A copy where that user can run it.
+  local d=$dir/open; mkdir -p "$d"; chmod 755 "$dir" "$d"
+  cp "$LEAT_CMD" "$LEAT_LEATD" "$(dirname "$LEAT_CMD")"/../lib/libleat.so.0 "$d"
+  export LD_LIBRARY_PATH=$d
+  want 3 setpriv --reuid 65534 --clear-groups env -u LEAT_BROKER -u XDG_RUNTIME_DIR "$d/leat" ls 2>"$dir/err" &&
+    grep -q 'LEAT_BROKER' "$dir/err" &&
+    want 1 setpriv --reuid 65534 --clear-groups env -u LEAT_BROKER -u XDG_RUNTIME_DIR "$d/leatd" 2>"$dir/err" &&
+    grep -q 'LEAT_BROKER' "$dir/err"
+  local r=$?
+  unset LD_LIBRARY_PATH
+  return $r
+}
+
 t a_second_broker_for_the_same_domain_refuses
 a_second_broker_for_the_same_domain_refuses() {
   want 1 "$LEAT_LEATD" --domain "$LEAT_BROKER" 2>"$dir/err" && grep -q 'another leatd' "$dir/err"

@@ -71,7 +71,7 @@ struct leat_sub {
 	uint32_t budget;      /* messages until the next ring's turn */
 	uint32_t slot_index, grant, mode, flags;
 	uint32_t epoch;       /* of the ring table, last time we asked */
-	int stale;            /* asking failed: try again */
+	uint64_t retry_at;    /* asking failed: try again then; 0: it did not */
 	enum leat_from from;
 	uint64_t object, last_id;
 	int had_publisher;
@@ -91,7 +91,10 @@ struct leat_sub {
 /* One request and its answer, within the control timeout. The packet's descriptors are the caller's. */
 int leat__request(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
 		  struct leat__in *in);
-/* Close an object at the broker; best effort. */
+/* The same with a deadline of its own: for requests on the way of receiving. */
+int leat__request_within(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
+			 struct leat__in *in, int64_t ns);
+/* Close an object at the broker; asks and does not wait. */
 void leat__request_close(struct leat *l, uint64_t object);
 
 /* start.c: start a broker for @path, once, whoever asks. */

@@ -16,6 +16,7 @@
 #include "channel/channel.h"
 
 #define CONTROL_NS INT64_C(5000000000) /* the longest a request may take */
+#define CLOSE_NS   INT64_C(100000000)  /* the longest to get rid of a goodbye */
 
 /* ---- fork ---- */
 
@@ -77,6 +78,8 @@ static void domain_forked(struct leat__handle *h)
 		close(l->sock);
 	l->sock = -1;
 	l->gone = 1;
+	/* Another thread may have held it: nobody will let go of it in this process. */
+	pthread_mutex_init(&l->list_lock, NULL);
 	leat__poller_forked(l);
 }
 
@@ -128,8 +131,25 @@ static int answer(struct leat *l, uint64_t deadline, struct leat__packet *p, str
 	}
 }
 
+/* A stopped broker's queue may be full: wait for room in it, not for ever. */
+static int send_before(struct leat *l, const struct leat__out *o, int fd, uint64_t deadline)
+{
+	for (;;) {
+		int e = leat__sock_send(l->sock, o, &fd, fd >= 0);
+		struct pollfd pfd = {l->sock, POLLOUT, 0};
+		uint64_t now = leat__now();
+
+		if (e != -EAGAIN)
+			return e < 0 ? lost(l, strerror(-e)) : 0;
+		if (now >= deadline)
+			return leat__fail(-ETIMEDOUT, "the broker of %s takes no requests: is it stopped?",
+					  l->path);
+		poll(&pfd, 1, (int)((deadline - now) / 1000000) + 1);
+	}
+}
+
 static int request_locked(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
-			  struct leat__in *in)
+			  struct leat__in *in, uint64_t deadline)
 {
 	uint32_t code = 0;
 	char text[512];
@@ -143,10 +163,10 @@ static int request_locked(struct leat *l, struct leat__out *o, int fd, struct le
 					       "again",
 				  l->path);
 	o->head.serial = ++l->serial;
-	e = leat__sock_send(l->sock, o, &fd, fd >= 0);
-	if (e < 0)
-		return lost(l, strerror(-e));
-	e = answer(l, leat__deadline(CONTROL_NS), p, in);
+	e = send_before(l, o, fd, deadline);
+	if (e < 0 || (o->head.flags & LEAT__WIRE_QUIET))
+		return e;
+	e = answer(l, deadline, p, in);
 	if (e < 0 || in->head.type != LEAT__ERROR)
 		return e;
 	leat__packet_close(p);
@@ -157,17 +177,23 @@ static int request_locked(struct leat *l, struct leat__out *o, int fd, struct le
 	return leat__fail(-(int)code, "%s (domain %s)", text, l->path);
 }
 
-int leat__request(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
-		  struct leat__in *in)
+int leat__request_within(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
+			 struct leat__in *in, int64_t ns)
 {
 	int e;
 
 	if (l->gone)
 		return leat__say(-ECHILD, "this struct leat belongs to the parent process: open another");
 	pthread_mutex_lock(&l->lock);
-	e = request_locked(l, o, fd, p, in);
+	e = request_locked(l, o, fd, p, in, leat__deadline(ns));
 	pthread_mutex_unlock(&l->lock);
 	return e;
+}
+
+int leat__request(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
+		  struct leat__in *in)
+{
+	return leat__request_within(l, o, fd, p, in, CONTROL_NS);
 }
 
 void leat__request_close(struct leat *l, uint64_t object)
@@ -176,9 +202,10 @@ void leat__request_close(struct leat *l, uint64_t object)
 	struct leat__out o;
 	struct leat__in in;
 
+	/* Without an answer: what is asked for later on this socket is handled later. */
 	leat__wire_begin(&o, LEAT__CLOSE, 0, object);
-	if (leat__request(l, &o, -1, &p, &in) == 0)
-		leat__packet_close(&p);
+	o.head.flags = LEAT__WIRE_QUIET;
+	leat__request_within(l, &o, -1, &p, &in, CLOSE_NS);
 }
 
 /* ---- open, close ---- */
@@ -219,7 +246,7 @@ static int hello(struct leat *l)
 
 static int connect_to(struct leat *l, const char *path)
 {
-	int e = leat__sock_connect(path);
+	int e = leat__sock_connect(path, leat__deadline(CONTROL_NS));
 
 	if (e < 0)
 		return e;
@@ -272,7 +299,8 @@ static int find_broker(struct leat *l, const char *domain)
 			return 0;
 		if (named)
 			return nobody_there(e) ? say_no_broker(e, path, 0) : e;
-		if (!nobody_there(e))
+		/* Root's own domain is closed to others: as good as none. */
+		if (!nobody_there(e) && !(e == -EACCES && !strncmp(path, "/run/leat/", 10)))
 			return e;
 	}
 	if (!*first)
@@ -285,7 +313,8 @@ static int find_broker(struct leat *l, const char *domain)
 		if (e < 0)
 			return say_no_broker(e, first, 1);
 		e = connect_to(l, first);
-		if (!nobody_there(e))
+		/* Root's own domain is closed to others: as good as none. */
+		if (!nobody_there(e) && !(e == -EACCES && !strncmp(path, "/run/leat/", 10)))
 			return e;
 	}
 	return say_no_broker(e, first, 1);

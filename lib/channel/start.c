@@ -159,7 +159,7 @@ int leat__start_broker(const char *path)
 	if (!leatd || *leatd != '/')
 		leatd = LEAT__LEATD_PATH;
 	/* Somebody may have started it while we waited for the lock. */
-	sock = leat__sock_connect(path);
+	sock = leat__sock_connect(path, deadline);
 	if (sock >= 0) {
 		close(sock);
 		close(lock);

@@ -51,14 +51,16 @@ static int ready(void *arg)
 			return 1;
 	if (!s->l)
 		return leat__hand_look(s);
-	return s->stale || leat__load_relaxed(&s->ctrl->epoch) != s->epoch;
+	if (s->retry_at)
+		return leat__now() >= s->retry_at;
+	return leat__load_relaxed(&s->ctrl->epoch) != s->epoch;
 }
 
 static int ended(const struct leat_sub *s)
 {
 	if (!s->l) /* by hand there is one ring, and no other comes */
 		return !s->n;
-	return (s->flags & LEAT_UNTIL_ENDED) && s->had_publisher && !s->n && !s->stale;
+	return (s->flags & LEAT_UNTIL_ENDED) && s->had_publisher && !s->n && !s->retry_at;
 }
 
 static uint32_t *bell(struct leat_sub *s)
@@ -389,7 +391,7 @@ int leat_sub_open(struct leat *l, const char *name, const struct leat_sub_opts *
 		leat_sub_close(s);
 		return e;
 	}
-	s->stale = 1; /* look once more for what came between the grant and now */
+	s->retry_at = 1; /* look once more for what came between the grant and now */
 	leat__sub_look_around(s);
 	*ret = s;
 	return 0;

@@ -10,6 +10,10 @@
 #include "base/base.h"
 #include "channel/channel.h"
 
+#define OPEN_NS  INT64_C(5000000000)
+#define ASK_NS   INT64_C(50000000) /* a caller who waits for a message is held up so long at most */
+#define AGAIN_NS UINT64_C(50000000)
+
 void leat__sub_put(struct leat__attached *a, int gone)
 {
 	if (--a->refs)
@@ -101,7 +105,7 @@ static int attach(struct leat_sub *s, const struct leat__wire_ring *w, int openi
 
 	leat__wire_begin(&out, LEAT__RING, 0, s->object);
 	leat__wire_u64(&out, LEAT__T_RING_ID, w->id);
-	e = leat__request(s->l, &out, -1, &pkt, &in);
+	e = leat__request_within(s->l, &out, -1, &pkt, &in, opening ? OPEN_NS : ASK_NS);
 	if (e < 0)
 		return e;
 	e = leat__map_ring(&pkt, &in, &region, &g);
@@ -190,17 +194,17 @@ void leat__sub_look_around(struct leat_sub *s)
 	if (!s->l)
 		return;
 	epoch = leat__load_acquire(&s->ctrl->epoch);
-	if (epoch == s->epoch && !s->stale)
+	if (s->retry_at ? leat__now() < s->retry_at : epoch == s->epoch)
 		return;
 	s->epoch = epoch;
 	leat__wire_begin(&out, LEAT__RINGS, 0, s->object);
-	e = leat__request(s->l, &out, -1, &pkt, &in);
+	e = leat__request_within(s->l, &out, -1, &pkt, &in, ASK_NS);
 	if (e == 0) {
 		leat__packet_close(&pkt);
 		e = leat__sub_take_rings(s, &in, 0);
 	}
-	/* Without a broker the table cannot change any more; else try again when we come by. */
-	s->stale = e < 0 && e != -ECONNRESET;
+	/* Without a broker the table cannot change any more; one that is slow is asked again later. */
+	s->retry_at = e < 0 && e != -ECONNRESET ? leat__now() + AGAIN_NS : 0;
 }
 
 /* Rings that have ended and are read to the end; 1 if any went. */

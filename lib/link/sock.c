@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 #include "base/base.h"
 #include "link/sock.h"
@@ -45,7 +46,7 @@ int leat__sock_send(int sock, const struct leat__out *o, const int *fds, unsigne
 		memcpy(CMSG_DATA(c), fds, sizeof(int) * n_fds);
 	}
 	do
-		n = sendmsg(sock, &m, MSG_NOSIGNAL);
+		n = sendmsg(sock, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : 0;
 }
@@ -147,8 +148,9 @@ int leat__sock_peer(int sock, pid_t *pid, uid_t *uid, int *ret_pidfd)
 	return 0;
 }
 
-int leat__sock_connect(const char *path)
+int leat__sock_connect(const char *path, uint64_t deadline)
 {
+	const struct timespec nap = {0, 2000000};
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	pid_t pid;
 	uid_t uid = (uid_t)-1;
@@ -158,12 +160,16 @@ int leat__sock_connect(const char *path)
 		return leat__fail(-ENAMETOOLONG, "connect to broker %s: a socket's path has at most %zu bytes",
 				  path, sizeof(un.sun_path) - 1);
 	strcpy(un.sun_path, path);
-	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (sock < 0)
 		return leat__fail(-errno, "connect to broker %s: socket: %s", path, strerror(errno));
-	do
-		r = connect(sock, (struct sockaddr *)&un, sizeof(un));
-	while (r < 0 && errno == EINTR);
+	/* EAGAIN: the broker's queue of newcomers is full; there is no event for room in it. */
+	while ((r = connect(sock, (struct sockaddr *)&un, sizeof(un))) < 0 &&
+	       (errno == EINTR || (errno == EAGAIN && leat__now() < deadline)))
+		if (errno == EAGAIN)
+			nanosleep(&nap, NULL);
+	if (r < 0 && errno == EAGAIN)
+		errno = ETIMEDOUT;
 	if (r < 0) {
 		r = -errno;
 		close(sock);

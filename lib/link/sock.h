@@ -13,7 +13,7 @@ struct leat__packet {
 	unsigned n_fds;
 };
 
-/* Send @o with descriptors, which stay the caller's. 0, -EAGAIN, -EPIPE, ... */
+/* Send @o with descriptors, which stay the caller's; never blocks. 0, -EAGAIN, -EPIPE, ... */
 int leat__sock_send(int sock, const struct leat__out *o, const int *fds, unsigned n_fds);
 /* Receive one packet. 1, 0 the other side has closed, -EAGAIN, -EBADMSG truncated or empty. */
 int leat__sock_recv(int sock, struct leat__packet *p);
@@ -24,8 +24,8 @@ int leat__packet_take(struct leat__packet *p);
 /* Who is on the other side. @ret_pidfd may be NULL; -1 there if the kernel cannot say. */
 int leat__sock_peer(int sock, pid_t *pid, uid_t *uid, int *ret_pidfd);
 
-/* Connect, checking that the broker is ours or root's. -errno. */
-int leat__sock_connect(const char *path);
+/* Connect before @deadline, checking that the broker is ours or root's. Non-blocking. -errno. */
+int leat__sock_connect(const char *path, uint64_t deadline);
 
 /*
  * Where the broker's socket is: @domain, $LEAT_BROKER, $XDG_RUNTIME_DIR/leat/broker.sock, or

@@ -15,6 +15,7 @@ enum {
 	LEAT__WIRE_MIN = 1, /* protocol versions this code speaks */
 	LEAT__WIRE_MAX = 1,
 };
+#define LEAT__WIRE_QUIET 1 /* leat__wire_head.flags: no answer is wanted */
 #define LEAT__WIRE_MAGIC UINT32_C(0x5441454c) /* "LEAT" */
 
 enum leat__type {

@@ -370,7 +370,8 @@ void leat__reader_advance(struct leat__reader *r, const struct leat__msg *msg)
 {
 	r->pos += msg->need;
 	r->seq++;
-	if (r->pos - r->published >= r->g.capacity / 16 ||
+	/* A block is worth telling at once: there are few, and its record moves the cursor little. */
+	if (r->pos - r->published >= r->g.capacity / 16 || msg->block >= 0 ||
 	    (leat__load_relaxed(r->space_bell) & 1))
 		publish(r);
 }
