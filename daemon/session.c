@@ -59,6 +59,7 @@ static struct object *object_new(struct session *s, enum kind kind, struct chann
 	struct object *o = calloc(1, sizeof(*o));
 
 	if (!o) {
+		registry_settle(&s->b->reg, ch);
 		leat__say(-ENOMEM, "the broker has no memory");
 		return NULL;
 	}
@@ -68,6 +69,17 @@ static struct object *object_new(struct session *s, enum kind kind, struct chann
 	o->next = s->objects;
 	s->objects = o;
 	return o;
+}
+
+/* The newest object of @s came to nothing. */
+static int object_undo(struct session *s, struct channel *ch, int e)
+{
+	struct object *o = s->objects;
+
+	s->objects = o->next;
+	free(o);
+	registry_settle(&s->b->reg, ch);
+	return e;
 }
 
 static void object_end(struct session *s, struct object *o)
@@ -160,27 +172,6 @@ struct reply {
 	int fd; /* -1: none */
 };
 
-static void put_geometry(struct leat__out *o, unsigned tag, const struct leat__geometry *g)
-{
-	struct leat__wire_geometry w = {g->total,     g->page,       g->capacity, g->data_off,
-					g->block_size, g->blocks_off, g->head_size, g->n_blocks,
-					g->flags,     g->n_rings,    g->n_slots,  0};
-
-	leat__wire_bytes(o, tag, &w, sizeof(w));
-}
-
-static int get_geometry(const struct leat__in *in, struct leat__geometry *g)
-{
-	struct leat__wire_geometry w;
-	int e = leat__wire_get(in, LEAT__T_GEOMETRY, &w, sizeof(w));
-
-	if (e == 0)
-		*g = (struct leat__geometry){w.total,      w.page,       w.capacity,  w.data_off,
-					     w.block_size, w.blocks_off, w.head_size, w.n_blocks,
-					     w.flags,      w.n_rings,    w.n_slots};
-	return e;
-}
-
 static uint32_t get_u32(const struct leat__in *in, unsigned tag)
 {
 	uint32_t v = 0;
@@ -234,7 +225,7 @@ static int get_channel(struct session *s, struct leat__in *in, int make, struct 
 
 static void put_channel(struct reply *r, const struct channel *ch)
 {
-	put_geometry(&r->out, LEAT__T_CONTROL, &ch->g);
+	leat__wire_geometry(&r->out, LEAT__T_CONTROL, &ch->g);
 	r->fd = leat_region_fd(ch->control);
 }
 
@@ -246,7 +237,7 @@ static int do_pub_open(struct session *s, struct leat__in *in, struct leat__pack
 	struct object *o;
 	dev_t dev;
 	ino_t ino;
-	int e = get_geometry(in, &g);
+	int e = leat__wire_get_geometry(in, LEAT__T_GEOMETRY, &g);
 
 	if (e < 0)
 		return e;
@@ -258,15 +249,11 @@ static int do_pub_open(struct session *s, struct leat__in *in, struct leat__pack
 	if (e < 0)
 		return e;
 	o = object_new(s, PUBLISHER, ch);
-	e = o ? ring_add(&s->b->reg, ch, p->fds[0], &g, &s->owner, &o->ring) : -ENOMEM;
-	if (e < 0) {
-		if (o) {
-			s->objects = o->next;
-			free(o);
-		}
-		registry_settle(&s->b->reg, ch);
-		return e;
-	}
+	if (!o)
+		return -ENOMEM;
+	e = ring_add(&s->b->reg, ch, p->fds[0], &g, &s->owner, &o->ring);
+	if (e < 0)
+		return object_undo(s, ch, e);
 	leat__packet_take(p);
 	o->ring->dev = dev;
 	o->ring->ino = ino;
@@ -301,15 +288,11 @@ static int do_sub_open(struct session *s, struct leat__in *in, struct leat__pack
 	if (e < 0)
 		return e;
 	o = object_new(s, SUBSCRIBER, ch);
-	e = o ? slot_grant(ch, mode, &s->owner, &o->slot) : -ENOMEM;
-	if (e < 0) {
-		if (o) {
-			s->objects = o->next;
-			free(o);
-		}
-		registry_settle(&s->b->reg, ch);
-		return e;
-	}
+	if (!o)
+		return -ENOMEM;
+	e = slot_grant(ch, mode, &s->owner, &o->slot);
+	if (e < 0)
+		return object_undo(s, ch, e);
 	r->out.head.object = o->id;
 	leat__wire_u32(&r->out, LEAT__T_SLOT, o->slot);
 	leat__wire_u32(&r->out, LEAT__T_GRANT, ch->slots[o->slot].grant);
@@ -372,7 +355,7 @@ static int do_ring(struct session *s, struct leat__in *in, struct leat__packet *
 		return leat__fail(-ENOENT, "ring %llu is no more", (unsigned long long)id);
 	leat__wire_u32(&r->out, LEAT__T_ENTRY, ring->entry);
 	leat__wire_u32(&r->out, LEAT__T_STATE, ring->state);
-	put_geometry(&r->out, LEAT__T_GEOMETRY, &ring->g);
+	leat__wire_geometry(&r->out, LEAT__T_GEOMETRY, &ring->g);
 	r->fd = ring->fd;
 	return 0;
 }

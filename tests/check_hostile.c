@@ -154,14 +154,14 @@ START_TEST(the_broker_takes_no_ring_that_others_could_write)
 			lie.capacity = 3;
 		leat__wire_begin(&o, LEAT__PUB_OPEN, 0, 0);
 		leat__wire_text(&o, LEAT__T_NAME, random_name());
-		leat__put_geometry(&o, LEAT__T_GEOMETRY, &lie);
+		leat__wire_geometry(&o, LEAT__T_GEOMETRY, &lie);
 		if (i == 6) { /* the same memory twice */
 			ok(leat__request(l, &o, fd, &p, &in));
 			leat__packet_close(&p);
 			copy = dup(fd);
 			leat__wire_begin(&o, LEAT__PUB_OPEN, 0, 0);
 			leat__wire_text(&o, LEAT__T_NAME, random_name());
-			leat__put_geometry(&o, LEAT__T_GEOMETRY, &lie);
+			leat__wire_geometry(&o, LEAT__T_GEOMETRY, &lie);
 		}
 		e = leat__request(l, &o, copy >= 0 ? copy : fd, &p, &in);
 		ck_assert_msg(e < 0, "case %d was accepted", i);

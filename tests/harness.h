@@ -44,7 +44,13 @@ pid_t broker_pid(void);
 void broker_kill(int sig);
 struct leat *broker_open(void);
 
-/* Fork; the child runs @fn and exits 0 unless it fails (its message goes to stderr). */
+/* A child's failed assertion goes to stderr: Check's own channel belongs to the test's process. */
+void say_if_child(const char *file, int line, const char *expr, const char *msg, ...);
+#define _ck_assert_failed(file, line, expr, ...)                                                   \
+	(say_if_child(file, line, expr, __VA_ARGS__),                                              \
+	 _ck_assert_failed(file, line, expr, __VA_ARGS__))
+
+/* Fork; the child runs @fn and exits 0 unless it fails. */
 pid_t child(void (*fn)(void *), void *arg);
 void child_ok(pid_t pid);   /* wait; it must have exited 0 */
 void child_kill(pid_t pid); /* SIGKILL and reap */

@@ -100,10 +100,6 @@ void leat__request_close(struct leat *l, uint64_t object);
 /* start.c: start a broker for @path, once, whoever asks. */
 int leat__start_broker(const char *path);
 
-/* Geometry in a packet. */
-void leat__put_geometry(struct leat__out *o, unsigned tag, const struct leat__geometry *g);
-int leat__get_geometry(const struct leat__in *in, unsigned tag, struct leat__geometry *g);
-
 /* Map what a packet brought: a control region (read-write) or a ring (read-only). */
 int leat__map_control(struct leat__packet *p, const struct leat__in *in, struct leat_region **ret,
 		      struct leat__geometry *g);

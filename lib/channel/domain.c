@@ -424,27 +424,6 @@ int leat_ping(struct leat *l, uint64_t *ret_ns)
 
 /* ---- what publishers and subscribers share ---- */
 
-void leat__put_geometry(struct leat__out *o, unsigned tag, const struct leat__geometry *g)
-{
-	struct leat__wire_geometry w = {g->total,      g->page,       g->capacity,  g->data_off,
-					g->block_size, g->blocks_off, g->head_size, g->n_blocks,
-					g->flags,      g->n_rings,    g->n_slots,   0};
-
-	leat__wire_bytes(o, tag, &w, sizeof(w));
-}
-
-int leat__get_geometry(const struct leat__in *in, unsigned tag, struct leat__geometry *g)
-{
-	struct leat__wire_geometry w;
-	int e = leat__wire_get(in, tag, &w, sizeof(w));
-
-	if (e == 0)
-		*g = (struct leat__geometry){w.total,      w.page,       w.capacity,  w.data_off,
-					     w.block_size, w.blocks_off, w.head_size, w.n_blocks,
-					     w.flags,      w.n_rings,    w.n_slots};
-	return e;
-}
-
 void leat__settle_region(struct leat_region *r)
 {
 	madvise(r->addr, (size_t)r->size, MADV_DONTFORK);
@@ -472,7 +451,7 @@ int leat__map_control(struct leat__packet *p, const struct leat__in *in, struct 
 		      struct leat__geometry *g)
 {
 	struct leat_region *r = NULL;
-	int e = leat__get_geometry(in, LEAT__T_CONTROL, g);
+	int e = leat__wire_get_geometry(in, LEAT__T_CONTROL, g);
 
 	/* The broker made it and says how it looks; its header, which others can write, is not asked. */
 	if (e == 0)
@@ -492,7 +471,7 @@ int leat__map_ring(struct leat__packet *p, const struct leat__in *in, struct lea
 	struct leat__geometry head;
 	struct leat_region *r = NULL;
 	unsigned char *view;
-	int e = leat__get_geometry(in, LEAT__T_GEOMETRY, g);
+	int e = leat__wire_get_geometry(in, LEAT__T_GEOMETRY, g);
 
 	if (e == 0)
 		e = leat__ring_check(g, g->total);

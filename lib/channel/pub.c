@@ -82,7 +82,7 @@ static int announce(struct leat_pub *p, const char *name, const struct leat_pub_
 	leat__wire_text(&out, LEAT__T_NAME, name);
 	leat__wire_u32(&out, LEAT__T_MAX_RINGS, o->max_publishers);
 	leat__wire_u32(&out, LEAT__T_MAX_SLOTS, o->max_subscribers);
-	leat__put_geometry(&out, LEAT__T_GEOMETRY, g);
+	leat__wire_geometry(&out, LEAT__T_GEOMETRY, g);
 	e = leat__request(p->l, &out, leat_region_fd(p->data), &pkt, &in);
 	if (e < 0)
 		return e;

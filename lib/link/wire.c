@@ -175,6 +175,27 @@ int leat__wire_get_text(const struct leat__in *in, unsigned tag, char *ret, size
 	return 0;
 }
 
+void leat__wire_geometry(struct leat__out *o, unsigned tag, const struct leat__geometry *g)
+{
+	struct leat__wire_geometry w = {g->total,      g->page,       g->capacity,  g->data_off,
+					g->block_size, g->blocks_off, g->head_size, g->n_blocks,
+					g->flags,      g->n_rings,    g->n_slots,   0};
+
+	leat__wire_bytes(o, tag, &w, sizeof(w));
+}
+
+int leat__wire_get_geometry(const struct leat__in *in, unsigned tag, struct leat__geometry *g)
+{
+	struct leat__wire_geometry w;
+	int e = leat__wire_get(in, tag, &w, sizeof(w));
+
+	if (e == 0)
+		*g = (struct leat__geometry){w.total,      w.page,       w.capacity,  w.data_off,
+					     w.block_size, w.blocks_off, w.head_size, w.n_blocks,
+					     w.flags,      w.n_rings,    w.n_slots};
+	return e;
+}
+
 static int name_char(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||

@@ -7,6 +7,7 @@
  */
 #include <stddef.h>
 #include <stdint.h>
+#include "mem/layout.h"
 
 enum {
 	LEAT__PACKET_MAX = 4096,
@@ -140,6 +141,9 @@ int leat__wire_parse(struct leat__in *in, const void *packet, size_t size, unsig
 /* The first value of @tag: 0, -ENOENT it is not there, -EBADMSG another size. */
 int leat__wire_get(const struct leat__in *in, unsigned tag, void *ret, size_t size);
 int leat__wire_get_text(const struct leat__in *in, unsigned tag, char *ret, size_t size);
+/* The facts of a ring or control region (T_GEOMETRY, T_CONTROL). */
+void leat__wire_geometry(struct leat__out *o, unsigned tag, const struct leat__geometry *g);
+int leat__wire_get_geometry(const struct leat__in *in, unsigned tag, struct leat__geometry *g);
 /* Walk: the next value of @tag after @at (NULL: the first). NULL: no more. */
 const unsigned char *leat__wire_next(const struct leat__in *in, unsigned tag,
 				     const unsigned char *at, size_t *size);
