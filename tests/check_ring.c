@@ -138,6 +138,7 @@ START_TEST(claim_commit_abort_keep_their_rules)
 	ok(leat_claim(p.pub, 16, &at, 0));
 	fails(leat_claim(p.pub, 16, &again, 0), EBUSY);
 	fails(leat_commit(p.pub, 17, 0), EINVAL);
+	fails(leat_commit(p.pub, 16, 2), EINVAL);
 	ok(leat_abort(p.pub));
 	fails(leat_recv(p.sub, b, 64, NULL, 0), EAGAIN);
 	ok(leat_claim(p.pub, 16, &at, 0));
@@ -754,10 +755,17 @@ static void use_parents(void *arg)
 {
 	struct pair *p = arg;
 	char b[8] = {0};
+	const void *at;
 
 	fails(leat_send(p->pub, b, 8, 0), ECHILD);
 	fails(leat_flush(p->pub), ECHILD);
 	fails(leat_recv(p->sub, b, 8, NULL, 0), ECHILD);
+	fails(leat_peek(p->sub, &at, NULL, 0), ECHILD);
+	fails(leat_release(p->sub), ECHILD);
+	fails(leat_latest(p->sub, b, 8, NULL), ECHILD);
+	fails(leat_sub_stat(p->sub, OPTS(leat_sub_stat, .lost = 0)), ECHILD);
+	fails(leat_pub_stat(p->pub, OPTS(leat_pub_stat, .sent = 0)), ECHILD);
+	fails(leat_wait_subscribers(p->pub, 1, 0), ECHILD);
 	leat_sub_close(p->sub);
 	leat_pub_close(p->pub);
 }

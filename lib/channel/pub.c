@@ -209,7 +209,11 @@ int leat_claim(struct leat_pub *p, size_t size, void **ret, int64_t timeout_ns)
 
 int leat_commit(struct leat_pub *p, size_t size, unsigned flags)
 {
-	return p->gone ? parents() : leat__writer_commit(&p->w, size, flags & LEAT_MORE);
+	if (p->gone)
+		return parents();
+	if (flags & ~(unsigned)LEAT_MORE)
+		return leat__fail(-EINVAL, "commit: unknown flags 0x%x", flags);
+	return leat__writer_commit(&p->w, size, flags);
 }
 
 int leat_abort(struct leat_pub *p)

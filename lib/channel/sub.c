@@ -73,8 +73,6 @@ static int next(struct leat_sub *s, int64_t timeout_ns)
 	uint64_t deadline = 0;
 	int e;
 
-	if (s->gone)
-		return leat__say(-ECHILD, "this subscriber belongs to the parent process: open another");
 	for (;;) {
 		e = look(s);
 		if (__builtin_expect(e != 0, 1))
@@ -131,9 +129,16 @@ static void advance(struct leat_sub *s)
 	}
 }
 
+static int parents(void)
+{
+	return leat__say(-ECHILD, "this subscriber belongs to the parent process: open another");
+}
+
 int leat_recv(struct leat_sub *s, void *buf, size_t size, struct leat_info *info,
 	      int64_t timeout_ns)
 {
+	if (s->gone)
+		return parents();
 	for (;;) {
 		int e;
 
@@ -167,16 +172,18 @@ int leat_recv(struct leat_sub *s, void *buf, size_t size, struct leat_info *info
 
 int leat_peek(struct leat_sub *s, const void **ret, struct leat_info *info, int64_t timeout_ns)
 {
-	for (;;) {
+	if (s->gone)
+		return parents();
+	/* Peeked already and not released: the same again, if it is still there. */
+	while (!s->peeked || !leat__reader_intact(&s->peeked->r, &s->msg)) {
 		int e;
 
+		if (s->peeked)
+			leat__reader_skip(&s->peeked->r, &s->msg);
 		s->peeked = NULL;
 		e = next(s, timeout_ns);
 		if (e < 0)
 			return e;
-		if (leat__reader_intact(&s->peeked->r, &s->msg))
-			break;
-		leat__reader_skip(&s->peeked->r, &s->msg);
 	}
 	fill_info(s, info);
 	*ret = s->msg.data;
@@ -185,6 +192,8 @@ int leat_peek(struct leat_sub *s, const void **ret, struct leat_info *info, int6
 
 int leat_release(struct leat_sub *s)
 {
+	if (s->gone)
+		return parents();
 	if (!s->peeked)
 		return leat__say(-EINVAL, "release: nothing is peeked");
 	if (!leat__reader_intact(&s->peeked->r, &s->msg)) {
@@ -202,6 +211,8 @@ int leat_retain(struct leat_sub *s, const void **ret)
 	struct leat__attached *a = s->peeked;
 	int k = 0;
 
+	if (s->gone)
+		return parents();
 	if (!a)
 		return leat__say(-EINVAL, "retain: nothing is peeked");
 	if (s->msg.block < 0)
@@ -254,7 +265,7 @@ int leat_drop(struct leat_sub *s, const void *data)
 int leat_latest(struct leat_sub *s, void *buf, size_t size, struct leat_info *info)
 {
 	if (s->gone)
-		return leat__say(-ECHILD, "this subscriber belongs to the parent process: open another");
+		return parents();
 	leat__sub_look_around(s);
 	for (uint32_t back = s->n; back-- > 0;) { /* the newest publisher first */
 		struct leat__reader *r = &s->rings[back]->r;
@@ -433,7 +444,7 @@ int leat_sub_stat(struct leat_sub *s, struct leat_sub_stat *ret)
 	struct leat_sub_stat st = {.struct_size = sizeof(st)};
 
 	if (s->gone)
-		return leat__say(-ECHILD, "this subscriber belongs to the parent process: open another");
+		return parents();
 	leat__sub_look_around(s);
 	st.received = s->received;
 	st.bytes = s->bytes;
