@@ -3,6 +3,7 @@
  * lose wake-ups. */
 #define LEAT__FIRST_SLEEP_NS UINT64_C(0)
 #define leat__bell_wait leat__mutant_bell_wait
+#define leat__bell_late leat__mutant_bell_late
 #define leat__bell_wake leat__mutant_bell_wake
 #define leat__bell_toll leat__mutant_bell_toll
 #define leat__spin_init leat__mutant_spin_init

@@ -109,6 +109,8 @@ static int spin_for(struct leat__spin *spin, leat__cond_fn *cond, void *arg, uin
 	return 0;
 }
 
+__thread uint64_t leat__bell_late;
+
 int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond, void *arg,
 		    uint64_t deadline)
 {
@@ -135,8 +137,13 @@ int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond
 			if (r)
 				break;
 		}
-		leat__futex_wait(bell, v, leat__min(left, SLICE_NS));
-		r = cond(arg);
+		r = leat__futex_wait(bell, v, leat__min(left, SLICE_NS));
+		if (r == -ETIMEDOUT) {
+			r = cond(arg);
+			leat__bell_late += r > 0;
+		} else {
+			r = cond(arg);
+		}
 		/* Woken sooner than a full window would have lasted: spinning would have paid. */
 		if (r && spin && leat__now() - slept < spin->max_ns && spin->now_ns < spin->max_ns)
 			spin->now_ns = leat__min(spin->max_ns, spin->now_ns * 2 + SPIN_LEAST);
