@@ -4,6 +4,7 @@
  * lost, and with one that lacks the first short sleep (bell_mutant.c) some must be: else the test
  * could not have found any.
  */
+#include <assert.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -60,6 +61,7 @@ struct table {
 	uint64_t gap0;               /* the ns between its store and that */
 	alignas(128) uint64_t told1;
 	uint64_t gap1;
+	alignas(128) uint64_t clutter[48][16]; /* lines both sides store to, see below */
 	alignas(128) uint64_t lost;
 	uint64_t rounds;
 	const struct bell_under_test *bell;
@@ -116,6 +118,10 @@ static void side(struct table *t, int me)
 		}
 		dawdle(rnd() % 2000);
 		stored = leat__now();
+		/* Stores to lines that the other side owns wait in the store buffer, and ours behind
+		 * them: the longer it lies there, the likelier a bell that forgot about it fails. */
+		for (int k = 0; k < 48; k++)
+			leat__store_relaxed(&t->clutter[k][0], i);
 		leat__store_release(mine, i);
 		leat__bell_notify(their_bell);
 		leat__store_relaxed(my_gap, leat__now() - stored);
@@ -136,12 +142,13 @@ static void child_side1(void *arg)
 
 static uint64_t hunt(const struct bell_under_test *bell, uint64_t rounds, int processes)
 {
-	struct table *t = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct table *t = mmap(NULL, 16384, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	uint64_t lost;
 	pthread_t th;
 	pid_t pid = 0;
 
 	memset(t, 0, sizeof(*t));
+	static_assert(sizeof(*t) <= 16384, "");
 	t->rounds = rounds;
 	t->bell = bell;
 	if (processes)
@@ -155,7 +162,7 @@ static uint64_t hunt(const struct bell_under_test *bell, uint64_t rounds, int pr
 		pthread_join(th, NULL);
 	ck_assert_msg(!t->stop, "a side waited 30 s in vain");
 	lost = t->lost;
-	munmap(t, 8192);
+	munmap(t, 16384);
 	return lost;
 }
 
