@@ -605,6 +605,32 @@ START_TEST(overwriting_blocks_never_hands_out_a_torn_one)
 }
 END_TEST
 
+START_TEST(a_block_overwritten_while_it_is_looked_at_says_estale)
+{
+	struct leat_pub_opts o = blocky;
+	struct leat_sub_stat st = {.struct_size = sizeof(st)};
+	static char b[5000];
+	const void *at;
+	struct pair p;
+
+	o.policy = LEAT_OVERWRITE;
+	p = pair_of(LEAT_MEMFD, &o, NULL);
+	fill_message(b, 5000, 0);
+	ok(leat_send(p.pub, b, 5000, 0));
+	ok(leat_peek(p.sub, &at, NULL, 0));
+	for (int i = 0; i < 4; i++) { /* its record is still in the ring, its block is another's */
+		ok(leat_send(p.pub, b, 5000, 0));
+	}
+	fails(leat_release(p.sub), ESTALE);
+	while (leat_recv(p.sub, b, 5000, NULL, 0) == 0)
+		;
+	ok(leat_sub_stat(p.sub, &st));
+	ck_assert_uint_eq(st.received + st.lost, 5);
+	ck_assert_uint_eq(st.lost, 1);
+	end(&p);
+}
+END_TEST
+
 /* ---- two sides ---- */
 
 struct stream {
@@ -989,6 +1015,7 @@ int main(void)
 	test(tc, a_retained_block_stays_until_it_is_dropped);
 	test(tc, a_fifth_block_cannot_be_retained);
 	test(tc, overwriting_blocks_never_hands_out_a_torn_one);
+	test(tc, a_block_overwritten_while_it_is_looked_at_says_estale);
 	test(tc, a_thread_reads_what_another_writes);
 	tcase_add_loop_test(tc, a_child_reads_what_its_parent_writes, LEAT_MEMFD, kinds);
 	tcase_add_loop_test(tc, a_killed_reader_holds_nobody_up, LEAT_MEMFD, kinds);
