@@ -57,10 +57,11 @@ struct table {
 	alignas(128) uint64_t value1;
 	alignas(128) uint32_t bell0;
 	alignas(128) uint32_t bell1;
-	alignas(128) uint64_t told0; /* the last round that this side has notified of, and */
-	uint64_t gap0;               /* the ns between its store and that */
-	alignas(128) uint64_t told1;
-	uint64_t gap1;
+	struct {
+		alignas(128) uint64_t told; /* the last round that this side has notified of, */
+		uint64_t stored;            /* when it stored its value, */
+		uint64_t gap;               /* and the ns from then until it had notified */
+	} side[2];
 	alignas(128) uint64_t clutter[48][16]; /* lines both sides store to, see below */
 	alignas(128) uint64_t lost;
 	uint64_t rounds;
@@ -93,16 +94,15 @@ static void side(struct table *t, int me)
 {
 	uint64_t *mine = me ? &t->value1 : &t->value0, *theirs = me ? &t->value0 : &t->value1;
 	uint32_t *my_bell = me ? &t->bell1 : &t->bell0, *their_bell = me ? &t->bell0 : &t->bell1;
-	uint64_t *my_told = me ? &t->told1 : &t->told0, *their_told = me ? &t->told0 : &t->told1;
-	uint64_t *my_gap = me ? &t->gap1 : &t->gap0, *their_gap = me ? &t->gap0 : &t->gap1;
+	uint64_t told_at = leat__now(), answer = 20000;
 
 	for (uint64_t i = 1; i <= t->rounds && !leat__load_relaxed(&t->stop); i++) {
 		struct look l = {theirs, i - (uint64_t)!me};
 		uint64_t before = t->bell->late(), stored;
 
-		/* Fall asleep around the moment the other side answers: it takes 0 to 60 us to wake
-		 * up, and a little to dawdle. */
-		dawdle(rnd() % 60000);
+		/* Fall asleep around the moment the other side answers, as it lately did; now and
+		 * then at any moment. */
+		dawdle(i % 8 ? answer - leat__min(answer, 3000) + rnd() % 6000 : rnd() % 60000);
 		/* Side 0 begins: it waits for i-1, side 1 for i. Each sleep is at most a slice. */
 		if (t->bell->wait(my_bell, NULL, reached, &l, leat__now() + 30 * SEC) != 0) {
 			leat__store_relaxed(&t->stop, 1);
@@ -111,11 +111,15 @@ static void side(struct table *t, int me)
 		/* A slice ran out with its condition true. Lost, unless the other side was kept from
 		 * notifying (this machine is shared): its gap tells. */
 		if (t->bell->late() != before) {
-			while (leat__load_acquire(their_told) < l.want && !leat__load_relaxed(&t->stop))
+			while (leat__load_acquire(&t->side[!me].told) < l.want &&
+			       !leat__load_relaxed(&t->stop))
 				;
-			if (leat__load_relaxed(their_gap) < 20000000)
+			if (leat__load_relaxed(&t->side[!me].gap) < 20000000)
 				leat__fetch_add(&t->lost, UINT64_C(1));
 		}
+		stored = leat__load_relaxed(&t->side[!me].stored);
+		if (stored > told_at && stored - told_at < 200000)
+			answer = (7 * answer + (stored - told_at)) / 8;
 		dawdle(rnd() % 2000);
 		stored = leat__now();
 		/* Stores to lines that the other side owns wait in the store buffer, and ours behind
@@ -124,8 +128,10 @@ static void side(struct table *t, int me)
 			leat__store_relaxed(&t->clutter[k][0], i);
 		leat__store_release(mine, i);
 		leat__bell_notify(their_bell);
-		leat__store_relaxed(my_gap, leat__now() - stored);
-		leat__store_release(my_told, i);
+		told_at = leat__now();
+		leat__store_relaxed(&t->side[me].gap, told_at - stored);
+		leat__store_relaxed(&t->side[me].stored, stored);
+		leat__store_release(&t->side[me].told, i);
 	}
 }
 
@@ -168,7 +174,7 @@ static uint64_t hunt(const struct bell_under_test *bell, uint64_t rounds, int pr
 
 START_TEST(no_wake_up_is_lost_in_either_direction)
 {
-	uint64_t start = leat__now(), rounds = full() ? 1000000 : 60000;
+	uint64_t start = leat__now(), rounds = full() ? 1000000 : 200000;
 	uint64_t lost = hunt(&ours, rounds, _i);
 
 	fprintf(stderr, "# %llu sleeps each way, %llu lost, %.1f s\n", (unsigned long long)rounds,
@@ -376,7 +382,7 @@ END_TEST
 int main(void)
 {
 	Suite *s = suite_create("sync");
-	TCase *tc = leak_checked(s, "sync", full() ? 3600 : 200);
+	TCase *tc = leak_checked(s, "sync", full() ? 3600 : 600);
 
 	tcase_add_loop_test(tc, no_wake_up_is_lost_in_either_direction, 0, 2);
 	/* Needs a store buffer that outlasts a load, at full speed. */
