@@ -263,6 +263,17 @@ static int seconds(const char *text, double *ret)
 	return 0;
 }
 
+/* Two descriptors per client and one per ring: take what the host allows. */
+static void raise_descriptors(void)
+{
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
+		rl.rlim_cur = rl.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &rl);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -274,7 +285,6 @@ int main(int argc, char **argv)
 	};
 	static struct daemon d = {.sock = -1, .lock = -1, .idle_s = 5};
 	const char *domain = NULL;
-	struct rlimit rl;
 	double linger = 30;
 	int c, ready_fd = -1;
 
@@ -317,11 +327,7 @@ int main(int argc, char **argv)
 	}
 	d.b.reg.linger_ns = (uint64_t)(linger * 1e9);
 	signal(SIGPIPE, SIG_IGN);
-	/* Two descriptors per client and one per ring: take what the host allows. */
-	if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
-		rl.rlim_cur = rl.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &rl);
-	}
+	raise_descriptors();
 	if (find_path(&d, domain) < 0 || listen_on(&d) < 0)
 		return 1;
 	broker_log(&d.b, "serving %s", d.path);

@@ -187,6 +187,9 @@ static int do_hello(struct session *s, struct leat__in *in, struct leat__packet 
 	(void)p;
 	if (s->greeted)
 		return leat__say(-EPROTO, "a second HELLO");
+	if (s->owner.uid != geteuid() && s->owner.uid != 0)
+		return leat__fail(-EACCES, "uid %u may not use this domain: it belongs to uid %u",
+				  (unsigned)s->owner.uid, (unsigned)geteuid());
 	if (min > LEAT__WIRE_MAX || max < LEAT__WIRE_MIN)
 		return leat__fail(-EPROTO, "the client speaks wire versions %u to %u, this broker %d to %d: "
 					   "upgrade the older of the two",
@@ -543,8 +546,6 @@ int session_start(struct broker *b, int sock)
 	s->sock = sock;
 	s->pidfd = -1;
 	e = leat__sock_peer(sock, &s->owner.pid, &s->owner.uid, &s->pidfd);
-	if (e == 0 && s->owner.uid != geteuid() && s->owner.uid != 0)
-		e = leat__fail(-EACCES, "uid %u may not use this domain", (unsigned)s->owner.uid);
 	if (e == 0)
 		e = uv_poll_init(b->loop, &s->sock_poll, sock);
 	if (e < 0) {

@@ -343,6 +343,86 @@ START_TEST(no_broker_is_said_clearly_and_never_hidden)
 }
 END_TEST
 
+/* A broker that answers HELLO with an error. */
+static void *refuse(void *arg)
+{
+	int listener = *(int *)arg;
+	int sock = accept(listener, NULL, NULL);
+	struct leat__packet p;
+	struct leat__out o;
+	struct leat__in in;
+
+	while (leat__sock_recv(sock, &p) == -EAGAIN)
+		usleep(1000);
+	if (leat__wire_parse(&in, p.bytes, p.size, p.n_fds) == 0) {
+		leat__wire_begin(&o, LEAT__ERROR, in.head.serial, 0);
+		leat__wire_u32(&o, LEAT__T_CODE, EPROTO);
+		leat__wire_text(&o, LEAT__T_WHY, "speaks another version");
+		leat__wire_end(&o, 0);
+		leat__sock_send(sock, &o, NULL, 0);
+	}
+	leat__packet_close(&p);
+	close(sock);
+	return NULL;
+}
+
+START_TEST(a_broker_of_another_version_is_eproto)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	struct leat *l;
+	pthread_t t;
+
+	snprintf(un.sun_path, sizeof(un.sun_path), "%.90s", tmp_path("old.sock"));
+	ck_assert(bind(listener, (struct sockaddr *)&un, sizeof(un)) == 0 && listen(listener, 1) == 0);
+	pthread_create(&t, NULL, refuse, &listener);
+	fails(leat_open(un.sun_path, &l), EPROTO);
+	ck_assert(strstr(leat_why(), "speaks another version") != NULL);
+	pthread_join(t, NULL);
+	close(listener);
+	fails(leat_open(un.sun_path, &l), ECONNREFUSED);
+}
+END_TEST
+
+START_TEST(without_descriptors_opening_is_emfile)
+{
+	const char *path = broker_start(NULL);
+	struct rlimit old, rl;
+	struct leat *l;
+	int e;
+
+	getrlimit(RLIMIT_NOFILE, &old);
+	rl = old;
+	rl.rlim_cur = 3;
+	ck_assert(setrlimit(RLIMIT_NOFILE, &rl) == 0);
+	e = leat_open(path, &l);
+	setrlimit(RLIMIT_NOFILE, &old);
+	ck_assert_int_eq(e, -EMFILE);
+}
+END_TEST
+
+static void open_as_another(void *arg)
+{
+	struct leat *l;
+
+	ck_assert(setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0);
+	fails(leat_open(arg, &l), EACCES);
+}
+
+START_TEST(another_user_is_refused)
+{
+	const char *path = broker_start(NULL);
+
+	if (geteuid() != 0) {
+		fprintf(stderr, "# SKIP needs root to become another user\n");
+		return;
+	}
+	child_ok(child(open_as_another, (void *)(uintptr_t)path)); /* the directory forbids it */
+	ck_assert(chmod(tmp_dir(), 0755) == 0 && chmod(path, 0666) == 0);
+	child_ok(child(open_as_another, (void *)(uintptr_t)path)); /* the broker does */
+}
+END_TEST
+
 START_TEST(a_dead_broker_stops_control_but_not_messages)
 {
 	struct leat *l = broker_open();
@@ -953,6 +1033,9 @@ int main(void)
 	test(tc, full_tables_say_eusers_and_name_a_holder);
 	test(tc, bad_names_and_options_are_refused_and_change_nothing);
 	test(tc, no_broker_is_said_clearly_and_never_hidden);
+	test(tc, a_broker_of_another_version_is_eproto);
+	test(tc, without_descriptors_opening_is_emfile);
+	test(tc, another_user_is_refused);
 	test(tc, a_dead_broker_stops_control_but_not_messages);
 	test(tc, a_stopping_broker_tells_its_clients);
 	test(tc, a_stopped_broker_holds_up_control_calls_for_a_while_and_messages_not_at_all);

@@ -122,6 +122,27 @@ START_TEST(read_only_is_read_only)
 }
 END_TEST
 
+static void open_forbidden(void *arg)
+{
+	struct leat_region *r;
+
+	if (geteuid() == 0)
+		ck_assert(setresuid(65534, 65534, 65534) == 0);
+	fails(leat_region_open(REGION(.kind = LEAT_FILE, .name = arg), &r), EACCES);
+	fails(leat_region_create(REGION(.kind = LEAT_FILE, .name = "/usr/x", .size = 1), &r), EACCES);
+}
+
+START_TEST(permissions_are_kept)
+{
+	const char *name = tmp_path("mine");
+	struct leat_region *r;
+
+	ok(leat_region_create(REGION(.kind = LEAT_FILE, .name = name, .size = 1, .mode = 0400), &r));
+	child_ok(child(open_forbidden, (void *)(uintptr_t)name));
+	leat_region_close(r);
+}
+END_TEST
+
 START_TEST(a_memfd_is_shared_by_its_descriptor)
 {
 	struct leat_region *a, *b;
@@ -485,6 +506,7 @@ int main(void)
 	tcase_add_loop_test(tc, every_kind_is_made_zeroed_written_and_closed, LEAT_MEMFD, LEAT_SYSV + 1);
 	tcase_add_loop_test(tc, a_named_region_is_found_by_strangers, LEAT_POSIX, LEAT_FILE + 1);
 	test(tc, read_only_is_read_only);
+	test(tc, permissions_are_kept);
 	test(tc, a_memfd_is_shared_by_its_descriptor);
 	test(tc, an_anonymous_region_is_shared_with_children);
 	test(tc, system_v_by_id_and_by_key);

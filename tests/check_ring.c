@@ -461,6 +461,50 @@ START_TEST(opening_by_hand_refuses_what_it_must)
 }
 END_TEST
 
+START_TEST(a_ring_of_another_boot_can_be_read_but_not_joined)
+{
+	struct pair p = pair_of(LEAT_FILE, &small, NULL);
+	struct leat__head *head = leat_region_addr(p.region);
+	struct leat_sub *s;
+	uint64_t n;
+
+	for (uint64_t i = 0; i < 10; i++)
+		send_number(p.pub, i);
+	leat_sub_close(p.sub);
+	head->boot[0] ^= 1;
+	head->check = leat__hash(head, offsetof(struct leat__head, check));
+	ok(leat_ring_open(p.region, NULL, OPTS(leat_sub_opts, .from = LEAT_OLDEST), &s));
+	ck_assert_ptr_null(s->slot); /* takes no part: nobody is there */
+	for (uint64_t i = 0; i < 10; i++)
+		expect_number(s, i);
+	fails(leat_recv(s, &n, 8, NULL, SEC), ENODATA);
+	leat_sub_close(s);
+	leat_pub_close(p.pub);
+	leat_region_close(p.region);
+}
+END_TEST
+
+START_TEST(a_ring_works_on_huge_pages_where_there_are_any)
+{
+	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD, .size = 8 << 20,
+				     .flags = LEAT_HUGE};
+	struct pair p;
+	int e = leat_region_create(&o, &p.region);
+
+	if (e < 0) {
+		fprintf(stderr, "# SKIP no huge pages are set aside here: %s\n", leat_why());
+		return;
+	}
+	ok(leat_ring_create(p.region, NULL, &small, &p.pub)); /* rounded up to one huge page */
+	ok(leat_ring_open(p.region, NULL, NULL, &p.sub));
+	for (uint64_t i = 0; i < 300000; i++) {
+		send_number(p.pub, i);
+		expect_number(p.sub, i);
+	}
+	end(&p);
+}
+END_TEST
+
 /* ---- blocks ---- */
 
 static const struct leat_pub_opts blocky = {
@@ -1010,6 +1054,8 @@ int main(void)
 	test(tc, an_observer_never_holds_the_writer_up);
 	test(tc, one_ring_has_one_writer_and_readers_see_the_next_one);
 	test(tc, opening_by_hand_refuses_what_it_must);
+	test(tc, a_ring_of_another_boot_can_be_read_but_not_joined);
+	test(tc, a_ring_works_on_huge_pages_where_there_are_any);
 	test(tc, large_messages_travel_in_blocks);
 	test(tc, unread_blocks_make_the_publisher_wait);
 	test(tc, a_retained_block_stays_until_it_is_dropped);

@@ -4,7 +4,7 @@
 #   sh tests/run.sh SUITE...     some of them
 #   sh tests/run.sh full [SUITE...]   their long forms (hours)
 # Suites: unit channel cli api docs models, built with gcc; tests of these again as clang, asan (gcc, with
-# UBSan), tsan (clang), asan-clang and tsan-gcc (unit), i386, aarch64 (unit, under emulation where need
+# UBSan), tsan (clang), asan-clang, tsan-gcc, i386, aarch64 (unit, under emulation where need
 # be), and interop (32- and 64-bit programs exchange messages). Ends with the counts; exit 0 only if none failed.
 set -u
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -134,11 +134,11 @@ for s in $want; do
         failed_builds=$((failed_builds + 1)) ;;
     asan-clang)
       CC=clang build asan-clang --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false &&
-        UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 run asan-clang --suite unit ||
+        UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 run asan-clang --suite unit --suite channel ||
         failed_builds=$((failed_builds + 1)) ;;
     tsan-gcc)
       build tsan-gcc --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false &&
-        TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 run tsan-gcc --suite unit ||
+        TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 run tsan-gcc --suite unit --suite channel ||
         failed_builds=$((failed_builds + 1)) ;;
     i386)
       cross i386 i686-linux-gnu x86 "" i386-linux-gnu && run i386 --suite unit || failed_builds=$((failed_builds + 1)) ;;

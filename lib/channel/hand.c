@@ -101,11 +101,28 @@ static void clear_ring(struct leat__ring_shm *ring, const struct leat__geometry 
 	leat__head_write(&ring->head, LEAT__MAGIC_RING, g);
 }
 
+/* Put the control region right for another ring, which is not LIVE yet; its id. */
+static uint64_t next_ring(struct leat__ctrl_shm *ctrl, const struct leat__geometry *cg, uint64_t room)
+{
+	struct leat__geometry old;
+	uint64_t id;
+
+	/* Readers of an earlier ring keep their slots; their lines name its id and mean nothing. */
+	if (leat__head_read(&ctrl->head, LEAT__MAGIC_CTRL, room, &old) < 0 ||
+	    old.n_slots != cg->n_slots || old.page != cg->page)
+		leat__head_write(&ctrl->head, LEAT__MAGIC_CTRL, cg);
+	id = leat__load_relaxed(&ctrl->ring_id) + 1;
+	id = id > LEAT__ID_MAX ? 1 : id;
+	leat__store_release(&leat__ctrl_entries(ctrl)->word, UINT64_C(0));
+	leat__store_relaxed(&ctrl->ring_id, id);
+	return id;
+}
+
 int leat_ring_create(struct leat_region *data, struct leat_region *control,
 		     const struct leat_pub_opts *opts, struct leat_pub **ret)
 {
 	struct leat_region *where = control ? control : data;
-	struct leat__geometry g, old;
+	struct leat__geometry g;
 	struct leat__ctrl_shm *ctrl;
 	struct leat_pub_opts o;
 	unsigned char *view;
@@ -139,14 +156,7 @@ int leat_ring_create(struct leat_region *data, struct leat_region *control,
 	p->data = data;
 	p->control = where;
 	p->ctrl = ctrl;
-	/* Readers of an earlier ring keep their slots; their lines name its id and mean nothing. */
-	if (leat__head_read(&ctrl->head, LEAT__MAGIC_CTRL, where->size - off, &old) < 0 ||
-	    old.n_slots != p->cg.n_slots || old.page != p->cg.page)
-		leat__head_write(&ctrl->head, LEAT__MAGIC_CTRL, &p->cg);
-	id = leat__load_relaxed(&ctrl->ring_id) + 1;
-	id = id > LEAT__ID_MAX ? 1 : id;
-	leat__store_release(&leat__ctrl_entries(ctrl)->word, UINT64_C(0));
-	leat__store_relaxed(&ctrl->ring_id, id);
+	id = next_ring(ctrl, &p->cg, where->size - off);
 	clear_ring(leat_region_addr(data), &g);
 	leat__pub_setup(p, &o);
 	p->w.bury = bury;
