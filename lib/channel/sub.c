@@ -94,6 +94,8 @@ static int next(struct leat_sub *s, int64_t timeout_ns)
 		}
 		if (!deadline)
 			deadline = leat__deadline(timeout_ns);
+		else if (leat__now() >= deadline) /* woken, and woken again, for nothing */
+			return leat__say(-ETIMEDOUT, "no message came in time");
 		e = leat__bell_wait(bell(s), &s->spin, ready, s, deadline);
 		if (e < 0)
 			return leat__say(e, "no message came in time");
@@ -134,14 +136,26 @@ static int parents(void)
 	return leat__say(-ECHILD, "this subscriber belongs to the parent process: open another");
 }
 
+#define SKIPS 1000 /* messages in a row that were overwritten while we looked at them */
+
+static int too_quick(int64_t timeout_ns)
+{
+	return leat__say(timeout_ns ? -ETIMEDOUT : -EAGAIN,
+			 "messages are overwritten quicker than they can be read");
+}
+
 int leat_recv(struct leat_sub *s, void *buf, size_t size, struct leat_info *info,
 	      int64_t timeout_ns)
 {
+	int skipped = 0;
+
 	if (s->gone)
 		return parents();
 	for (;;) {
 		int e;
 
+		if (skipped++ > SKIPS && timeout_ns >= 0)
+			return too_quick(timeout_ns);
 		s->peeked = NULL; /* what was peeked and not released is next again */
 		e = next(s, timeout_ns);
 		if (e < 0)
@@ -172,12 +186,16 @@ int leat_recv(struct leat_sub *s, void *buf, size_t size, struct leat_info *info
 
 int leat_peek(struct leat_sub *s, const void **ret, struct leat_info *info, int64_t timeout_ns)
 {
+	int skipped = 0;
+
 	if (s->gone)
 		return parents();
 	/* Peeked already and not released: the same again, if it is still there. */
 	while (!s->peeked || !leat__reader_intact(&s->peeked->r, &s->msg)) {
 		int e;
 
+		if (skipped++ > SKIPS && timeout_ns >= 0)
+			return too_quick(timeout_ns);
 		if (s->peeked)
 			leat__reader_skip(&s->peeked->r, &s->msg);
 		s->peeked = NULL;
@@ -271,7 +289,7 @@ int leat_latest(struct leat_sub *s, void *buf, size_t size, struct leat_info *in
 		struct leat__reader *r = &s->rings[back]->r;
 		struct leat__msg msg;
 
-		for (int tries = 0; tries < 1000 && leat__reader_latest(r, &msg); tries++) {
+		for (int tries = 0; tries < 64 && leat__reader_latest(r, &msg); tries++) {
 			if (msg.size <= size && msg.size)
 				memcpy(buf, msg.data, (size_t)msg.size);
 			if (!leat__reader_intact(r, &msg))

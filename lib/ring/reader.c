@@ -9,7 +9,10 @@
 #include "base/base.h"
 #include "ring/reader.h"
 
-#define TRIES 1000 /* of a lock-free look at words the writer moves; then do without */
+/* Looks at words that the writer moves are tried again so often, then done without: an honest writer is
+ * caught up with in a few, a liar's or a damaged ring must not keep us. */
+#define TRIES 64
+#define STEPS 4096 /* records walked over, all tries together */
 
 void leat__reader_init(struct leat__reader *r, struct leat__ring_shm *ring,
 		       const unsigned char *data, const struct leat__geometry *g, uint64_t id,
@@ -60,14 +63,14 @@ static uint64_t extend(const struct leat__reader *r, uint32_t seq)
 /* The newest committed record at or after last: its position, and the tail behind it. 1, 0 none. */
 static int newest(const struct leat__reader *r, uint64_t *pos, uint64_t *seq, uint64_t *tail)
 {
-	for (int i = 0; i < TRIES; i++) {
+	for (int i = 0, steps = 0; i < TRIES; i++) {
 		/* last is stored after tail: read before it, it lies below it. */
 		uint64_t p = leat__load_acquire(&r->ring->last);
 		uint64_t t = leat__load_acquire(&r->ring->tail);
 
 		if (!t)
 			return 0;
-		for (int steps = 0; p < t && p % 8 == 0 && steps < TRIES; steps++) {
+		for (; p < t && p % 8 == 0 && steps < STEPS; steps++) {
 			struct leat__record rec = record_at(r, p);
 			uint64_t need = record_need(rec);
 
@@ -294,9 +297,11 @@ static int find_block(struct leat__reader *r, struct leat__msg *msg)
 int leat__reader_next(struct leat__reader *r, struct leat__msg *msg)
 {
 	struct leat__record rec;
-	int e;
+	int laps = 0, e;
 
 again:
+	if (++laps > TRIES) /* whoever laps us so often may be at it for ever: let the caller's time count */
+		return 0;
 	if (r->pos == r->seen) {
 		if (r->published != r->pos) /* before we say empty: both sides must not sleep */
 			publish(r);
