@@ -971,6 +971,31 @@ START_TEST(any_damaged_header_byte_is_refused_or_harmless)
 }
 END_TEST
 
+START_TEST(a_ring_that_lies_everywhere_keeps_no_joiner)
+{
+	struct pair p = pair_of(LEAT_MEMFD, &small, NULL);
+	struct leat__ring_shm *ring = p.pub->w.ring;
+	struct leat_info info;
+	struct leat_sub *s;
+	uint64_t start = leat__now(), n;
+
+	memset(p.pub->w.data, 0, 4096); /* records of no bytes, all numbered 0, round and round */
+	ring->limit = 0;
+	ring->last = 0;
+	ring->intent = UINT64_MAX;
+	ring->tail = UINT64_C(1) << 40;
+	for (int from = LEAT_NEW; from <= LEAT_LATEST; from++) {
+		ok(leat_ring_open(p.region, NULL, OPTS(leat_sub_opts, .from = (enum leat_from)from), &s));
+		for (int i = 0; i < 10; i++)
+			leat_recv(s, &n, 8, &info, 10000000);
+		leat_latest(s, &n, 8, &info);
+		leat_sub_close(s);
+	}
+	ck_assert_msg(leat__now() - start < 2 * SEC, "kept for %.1f s", (double)(leat__now() - start) / 1e9);
+	end(&p);
+}
+END_TEST
+
 START_TEST(random_damage_anywhere_crashes_nobody)
 {
 	uint64_t data, control;
@@ -1070,6 +1095,7 @@ int main(void)
 	test(tc, a_forked_childs_inherited_handles_are_harmless);
 	tcase_add_loop_test(tc, geometry_fits_together_at_every_page_size, 0, 3);
 	test(tc, any_damaged_header_byte_is_refused_or_harmless);
+	test(tc, a_ring_that_lies_everywhere_keeps_no_joiner);
 	test(tc, random_damage_anywhere_crashes_nobody);
 	return run_suite(s);
 }
