@@ -454,6 +454,9 @@ START_TEST(opening_by_hand_refuses_what_it_must)
 	for (int i = 0; i < 3; i++)
 		leat_sub_close(subs[i]);
 	leat_pub_close(p);
+	((char *)leat_region_addr(r))[80] ^= 2; /* the boot id: nothing but the checksum can tell */
+	fails(leat_ring_open(r, NULL, NULL, &s), EBADMSG);
+	((char *)leat_region_addr(r))[80] ^= 2;
 	((char *)leat_region_addr(r))[8] ^= 2; /* the layout number */
 	fails(leat_ring_open(r, NULL, NULL, &s), EPROTO);
 	leat_region_close(ro);
