@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sleeping and waking. Called by rings, channels, semaphores and mutexes. Never blocks without a
- * deadline inside: the longest single sleep is a slice of 100 ms.
+ * deadline inside: a sleep is a slice of 100 ms, and for who goes on sleeping of at most 400 ms.
  */
 #include <errno.h>
 #include <limits.h>
@@ -15,6 +15,7 @@
 #include "sync/bell.h"
 
 #define SLICE_NS   UINT64_C(100000000)
+#define LONGEST_NS UINT64_C(400000000) /* waking from idle costs 70 us here: ten a second are too many */
 #define SPIN_NS    UINT64_C(20000)
 #define SPIN_LEAST UINT64_C(1000)
 #define PROBE      64 /* a window shrunk to nothing is tried again every so many sleeps */
@@ -115,6 +116,8 @@ int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond
 		    uint64_t deadline)
 {
 	int r = spin_for(spin, cond, arg, deadline);
+	uint64_t slice = SLICE_NS;
+	uint32_t armed = 0; /* the word under which we have slept already */
 
 	while (!r) {
 		uint64_t left, now, slept;
@@ -131,13 +134,16 @@ int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond
 			return -ETIMEDOUT;
 		left = deadline - now;
 		slept = now;
-		if (LEAT__FIRST_SLEEP_NS) {
+		/* Still the word of the last sleep: bit 0 has stood since, and is long seen. */
+		if (LEAT__FIRST_SLEEP_NS && v != armed) {
 			leat__futex_wait(bell, v, leat__min(left, LEAT__FIRST_SLEEP_NS));
 			r = cond(arg);
 			if (r)
 				break;
 		}
-		r = leat__futex_wait(bell, v, leat__min(left, SLICE_NS));
+		r = leat__futex_wait(bell, v, leat__min(left, slice));
+		armed = v;
+		slice = leat__min(slice * 2, LONGEST_NS);
 		if (r == -ETIMEDOUT) {
 			r = cond(arg);
 			leat__bell_late += r > 0;

@@ -23,7 +23,7 @@ void leat__spin_init(struct leat__spin *spin, int64_t option_ns);
 
 /*
  * Wait for @cond until @deadline (leat__now() scale): spin, then sleep on @bell in slices, looking
- * at @cond at least every 100 ms. 0, -ETIMEDOUT, or what @cond gave up with.
+ * at @cond after 100 ms, later at least every 400 ms. 0, -ETIMEDOUT, or what @cond gave up with.
  */
 int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond, void *arg,
 		    uint64_t deadline);
