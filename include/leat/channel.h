@@ -59,7 +59,7 @@ struct leat_pub_opts {
 	uint32_t strict;          /* 1: fence on every message; see leat_pub_open(3) */
 	uint32_t max_publishers;  /* of the channel, decided by who opens it first; 0 = 8 */
 	uint32_t max_subscribers; /* likewise; 0 = 32 */
-	int64_t spin_ns;          /* spin before sleeping; 0 = adaptive up to 20 us, -1 = never */
+	int64_t spin_ns;          /* spin before sleeping; 0 = 20 us while that pays, -1 = never */
 };
 
 struct leat_pub_stat {
@@ -132,7 +132,7 @@ struct leat_sub_opts {
 	unsigned flags;           /* enum leat_sub_flag */
 	uint32_t max_publishers;  /* of the channel, decided by who opens it first; 0 = 8 */
 	uint32_t max_subscribers; /* likewise; 0 = 32 */
-	int64_t spin_ns;          /* spin before sleeping; 0 = adaptive up to 20 us, -1 = never */
+	int64_t spin_ns;          /* spin before sleeping; 0 = 20 us while that pays, -1 = never */
 };
 
 struct leat_info {

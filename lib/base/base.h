@@ -4,6 +4,7 @@
 /* Errors in words, the log, time, and small arithmetic. Knows nothing of shared memory. */
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <leat/base.h>
 
 /* Record why, in one sentence, and return @err (negative). */
@@ -31,6 +32,54 @@ static inline uint64_t leat__align(uint64_t n, uint64_t to)
 static inline uint64_t leat__min(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
+}
+
+/* A size that leat__copy_in() and leat__copy_out() take; others are memcpy's. */
+#define LEAT__SMALL(n) ((n) - 8 <= 56)
+
+typedef uint64_t leat__word __attribute__((aligned(1), may_alias));
+
+/*
+ * Copy 8 to 64 bytes that have just been stored: word by word (volatile keeps it so), because a wide load
+ * of what narrower stores have left in the store buffer waits until they drain: 5 ns here. From both
+ * ends, which may overlap in the middle.
+ */
+static inline void leat__copy_in(void *to, const void *from, size_t n)
+{
+	volatile leat__word *t = to, *t_end = (void *)((char *)to + n);
+	const volatile leat__word *f = from, *f_end = (const void *)((const char *)from + n);
+
+	if (n > 16) {
+		if (n > 32) {
+			t[2] = f[2];
+			t[3] = f[3];
+			t_end[-4] = f_end[-4];
+			t_end[-3] = f_end[-3];
+		}
+		t[1] = f[1];
+		t_end[-2] = f_end[-2];
+	}
+	t[0] = f[0];
+	t_end[-1] = f_end[-1];
+}
+
+/* Copy 8 to 64 bytes that come from far. */
+static inline void leat__copy_out(void *to, const void *from, size_t n)
+{
+	unsigned char *t = to, *t_end = t + n;
+	const unsigned char *f = from, *f_end = f + n;
+
+	if (n < 16) {
+		memcpy(t, f, 8);
+		memcpy(t_end - 8, f_end - 8, 8);
+		return;
+	}
+	if (n > 32) {
+		memcpy(t + 16, f + 16, 16);
+		memcpy(t_end - 32, f_end - 32, 16);
+	}
+	memcpy(t, f, 16);
+	memcpy(t_end - 16, f_end - 16, 16);
 }
 
 /* FNV-1a, 64 bits: finds accidents, not attackers. */

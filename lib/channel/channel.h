@@ -59,27 +59,32 @@ struct leat__held {
 };
 
 struct leat_sub {
+	/* every message */
+	struct leat__attached *quick; /* its next message may go the short way; NULL: none may */
+	uint32_t budget;              /* messages until the next ring's turn */
+	uint32_t flags;
+	struct leat__slot *slot;
+	uint64_t received, bytes, lost, lost_told;
+	struct leat__attached *peeked;
+	struct leat__msg msg; /* what is peeked */
+	/* now and then */
 	struct leat__handle handle;
 	struct leat *l; /* NULL: a ring by hand */
 	struct leat_sub *next, **at;
 	struct leat_region *control;
 	struct leat__geometry cg;
 	struct leat__ctrl_shm *ctrl; /* NULL: by hand, observing without one */
-	struct leat__slot *slot;
 	struct leat__attached **rings;
 	uint32_t n, room, cur;
-	uint32_t budget;      /* messages until the next ring's turn */
-	uint32_t slot_index, grant, mode, flags;
+	uint32_t slot_index, grant, mode;
 	uint32_t epoch;       /* of the ring table, last time we asked */
 	uint64_t retry_at;    /* asking failed: try again then; 0: it did not */
 	enum leat_from from;
 	uint64_t object, last_id;
 	int had_publisher;
-	struct leat__attached *peeked;
-	struct leat__msg msg; /* what is peeked */
 	struct leat__held held[LEAT__HELD];
 	struct leat__spin spin;
-	uint64_t received, bytes, lost, lost_told, corrupt;
+	uint64_t corrupt;
 	struct leat__pollable *pollable;
 	/* by hand: */
 	struct leat_region *hand_data, *hand_control;

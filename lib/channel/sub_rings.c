@@ -45,6 +45,7 @@ void leat__sub_detach(struct leat_sub *s, uint32_t i)
 	if (s->cur >= s->n)
 		s->cur = 0;
 	s->budget = LEAT__TURN;
+	s->quick = NULL;
 	leat__sub_put(a, s->gone);
 }
 

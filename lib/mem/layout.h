@@ -59,31 +59,34 @@ static_assert(offsetof(struct leat__head, check) == 96, "layout 1");
 /* A ring region: the publisher writes, everybody else maps it read-only. */
 struct leat__ring_shm {
 	alignas(8) struct leat__head head;
-	/* line 1: moves with every commit */
+	/* line 1: readers poll it; nothing else may make it travel */
 	alignas(8) uint64_t tail; /* the only commit point */
+	uint64_t pad1[15];
+	/* line 2: moves with every commit, read by few */
 	alignas(8) uint64_t last; /* position of a record near the newest; stored after tail */
 	alignas(8) uint64_t sent; /* messages; extends the 32-bit seq of a record */
 	alignas(8) uint64_t bytes;
-	uint64_t pad1[12];
-	/* line 2: moves once per sixteenth of the ring */
+	uint64_t pad2[13];
+	/* line 3: moves once per sixteenth of the ring */
 	alignas(8) uint64_t intent; /* Dekker word for those who join */
 	alignas(8) uint64_t limit;  /* bytes [limit-capacity, tail) are intact */
-	uint64_t pad2[14];
-	/* line 3 */
-	alignas(8) uint64_t marks[LEAT__MARKS]; /* first record of each sixteenth */
+	uint64_t pad3[14];
 	/* line 4 */
+	alignas(8) uint64_t marks[LEAT__MARKS]; /* first record of each sixteenth */
+	/* line 5 */
 	uint32_t closed; /* 1: ended cleanly */
 	uint32_t pid;
 	alignas(8) uint64_t waits;
 	alignas(8) uint64_t evicted;
-	uint64_t pad4[13];
+	uint64_t pad5[13];
 	/* from here: uint64_t words[n_blocks] */
 };
 static_assert(offsetof(struct leat__ring_shm, tail) == 128, "layout 1");
-static_assert(offsetof(struct leat__ring_shm, intent) == 256, "layout 1");
-static_assert(offsetof(struct leat__ring_shm, marks) == 384, "layout 1");
-static_assert(offsetof(struct leat__ring_shm, closed) == 512, "layout 1");
-static_assert(sizeof(struct leat__ring_shm) == 640, "layout 1");
+static_assert(offsetof(struct leat__ring_shm, last) == 256, "layout 1");
+static_assert(offsetof(struct leat__ring_shm, intent) == 384, "layout 1");
+static_assert(offsetof(struct leat__ring_shm, marks) == 512, "layout 1");
+static_assert(offsetof(struct leat__ring_shm, closed) == 640, "layout 1");
+static_assert(sizeof(struct leat__ring_shm) == 768, "layout 1");
 
 /* What lies in a ring's data area at every position, then the payload, padded to 8. */
 struct leat__record {
@@ -91,6 +94,12 @@ struct leat__record {
 	uint32_t seq;
 };
 #define LEAT__IN_BLOCK 0x80000000u
+
+/* Bytes of a message's record. */
+static inline uint64_t leat__record_need(uint64_t size)
+{
+	return (sizeof(struct leat__record) + size + 7) & ~UINT64_C(7);
+}
 
 struct leat__block_ref {
 	uint32_t block;

@@ -12,6 +12,10 @@
 /* Looks at words that the writer moves are tried again so often, then done without: an honest writer is
  * caught up with in a few, a liar's or a damaged ring must not keep us. */
 #define TRIES 64
+#define HEELS      4 /* looks at tail in a row that found something at once */
+#define HEELS_STEP 64
+#define HEELS_MOST (4 * HEELS_STEP)
+#define AHEAD      2048 /* bytes */
 #define STEPS 4096 /* records walked over, all tries together */
 
 void leat__reader_init(struct leat__reader *r, struct leat__ring_shm *ring,
@@ -23,6 +27,8 @@ void leat__reader_init(struct leat__reader *r, struct leat__ring_shm *ring,
 	r->data = data;
 	r->g = *g;
 	r->mask = g->capacity - 1;
+	r->capacity = g->capacity;
+	r->publish_at = g->capacity / 16;
 	r->id = id;
 	r->line = line;
 	r->space_bell = space_bell;
@@ -42,14 +48,6 @@ static struct leat__record record_at(const struct leat__reader *r, uint64_t pos)
 static uint64_t record_need(struct leat__record rec)
 {
 	return leat__align(sizeof(rec) + (rec.size & ~LEAT__IN_BLOCK), 8);
-}
-
-/* Are the bytes from @pos on still those that were there when we read them? */
-static int covered(const struct leat__reader *r, uint64_t pos)
-{
-	/* Our reads before this look at limit; pairs with the writer's fence after it raised it. */
-	leat__fence_acquire();
-	return leat__load_relaxed(&r->ring->limit) <= pos + r->g.capacity;
 }
 
 /* A record's 32-bit number, extended by the writer's 64-bit count, which is near. */
@@ -74,7 +72,7 @@ static int newest(const struct leat__reader *r, uint64_t *pos, uint64_t *seq, ui
 			struct leat__record rec = record_at(r, p);
 			uint64_t need = record_need(rec);
 
-			if (!covered(r, p) || need > t - p)
+			if (!leat__reader_whole(r, p) || need > t - p)
 				break;
 			if (need == t - p) {
 				*pos = p;
@@ -103,7 +101,7 @@ static int mark(const struct leat__reader *r, int oldest, uint64_t most, uint64_
 		if (p >= t || p > most || p % 8 || (found && (oldest ? p >= *pos : p <= *pos)))
 			continue;
 		rec = record_at(r, p);
-		if (!covered(r, p) || record_need(rec) > t - p)
+		if (!leat__reader_whole(r, p) || record_need(rec) > t - p)
 			continue;
 		*pos = p;
 		*seq = extend(r, rec.seq);
@@ -138,15 +136,20 @@ static void set_state(struct leat__reader *r, unsigned state)
 	leat__store_release(&r->line->state, r->word | state);
 }
 
-/* Publish where we are, and wake a writer that waits for it. */
-static void publish(struct leat__reader *r)
+static void set_published(struct leat__reader *r)
 {
 	r->published = r->pos;
+	r->publish_at = r->pos + r->capacity / 16;
+}
+
+/* And wake a writer that waits for it. */
+int leat__reader_publish(struct leat__reader *r)
+{
+	set_published(r);
 	if (!r->line)
-		return;
+		return 0;
 	leat__store_release(&r->line->cursor, r->pos);
-	if (r->waiting)
-		leat__bell_notify(r->space_bell);
+	return r->waiting ? leat__bell_notify(r->space_bell) : 0;
 }
 
 /* We are about to stand elsewhere than where we would have read on: count what lies between. */
@@ -182,7 +185,7 @@ static void become_active(struct leat__reader *r, enum leat_from from, int again
 		if (again)
 			count_skipped(r, expected, was);
 	}
-	r->published = r->pos;
+	set_published(r);
 }
 
 /* Put out by the writer: come back, under another number, from where we are. */
@@ -211,11 +214,11 @@ void leat__reader_join(struct leat__reader *r, uint64_t word, int waiting, enum 
 	if (waiting)
 		become_active(r, from, 0);
 	else if (r->line) {
-		publish(r);
+		leat__reader_publish(r);
 		set_state(r, LEAT__WATCHES);
 	}
 	r->seen = r->pos;
-	r->published = r->pos;
+	set_published(r);
 }
 
 /* The writer has gone over what we wanted to read: go on from a place that is likely to last. */
@@ -236,7 +239,7 @@ static void lapped(struct leat__reader *r)
 	}
 	count_skipped(r, expected, was);
 	r->seen = r->pos;
-	publish(r);
+	leat__reader_publish(r);
 	if (r->waiting)
 		rejoin_if_evicted(r);
 }
@@ -244,7 +247,7 @@ static void lapped(struct leat__reader *r)
 /* What we read makes no sense: because it was overwritten, or because the publisher lies. */
 static int doubt(struct leat__reader *r, uint64_t pos)
 {
-	if (!covered(r, pos)) {
+	if (!leat__reader_whole(r, pos)) {
 		lapped(r);
 		return 0;
 	}
@@ -275,7 +278,7 @@ static int find_block(struct leat__reader *r, struct leat__msg *msg)
 	struct leat__block_ref ref;
 
 	memcpy(&ref, r->data + (r->pos & r->mask) + sizeof(struct leat__record), sizeof(ref));
-	if (!covered(r, r->pos)) {
+	if (!leat__reader_whole(r, r->pos)) {
 		lapped(r);
 		return 0;
 	}
@@ -294,32 +297,60 @@ static int find_block(struct leat__reader *r, struct leat__msg *msg)
 	return 1;
 }
 
+int leat__reader_look(struct leat__reader *r)
+{
+	uint64_t ahead;
+
+	if (r->published != r->pos) /* before we say empty: both sides must not sleep */
+		leat__reader_publish(r);
+	if (r->waiting)
+		rejoin_if_evicted(r);
+	/* On its heels: let the writer get ahead, or tail's line travels for every message, and the longer
+	 * this goes on the farther. Who waits for single messages never gets here. */
+	if (r->heels >= HEELS)
+		for (int i = 0; i < 4 << (r->heels / HEELS_STEP); i++)
+			leat__pause();
+	/* Pairs with the release store of tail in show (writer.h). */
+	r->seen = leat__load_acquire(&r->ring->tail);
+	ahead = r->seen - r->pos;
+	if (!ahead) {
+		r->heels = -1; /* what we wait for now counts neither way */
+		return 0;
+	}
+	if (ahead > r->capacity || r->seen % 8) {
+		int lap = r->seen > r->pos && r->seen % 8 == 0;
+
+		r->seen = r->pos;
+		if (lap)
+			lapped(r);
+		else /* no honest tail goes backwards, or lies between records */
+			return doubt_tail(r);
+		return 0;
+	}
+	if (r->heels < HEELS_MOST)
+		r->heels++;
+	ahead = leat__min(ahead, AHEAD);
+	for (uint64_t i = 0; i < ahead; i += 64) /* all their lines at once */
+		__builtin_prefetch(r->data + (r->pos & r->mask) + i);
+	return 1;
+}
+
 int leat__reader_next(struct leat__reader *r, struct leat__msg *msg)
 {
 	struct leat__record rec;
+	uint64_t pos;
 	int laps = 0, e;
 
 again:
 	if (++laps > TRIES) /* whoever laps us so often may be at it for ever: let the caller's time count */
 		return 0;
 	if (r->pos == r->seen) {
-		if (r->published != r->pos) /* before we say empty: both sides must not sleep */
-			publish(r);
-		if (r->waiting)
-			rejoin_if_evicted(r);
-		/* Pairs with the release store of tail in flush (writer.c). */
-		r->seen = leat__load_acquire(&r->ring->tail);
-		if (r->seen == r->pos)
-			return 0;
-		if (r->seen - r->pos > r->g.capacity || r->seen % 8) {
-			int ahead = r->seen > r->pos && r->seen % 8 == 0;
-
-			r->seen = r->pos;
-			if (!ahead) /* no honest tail goes backwards, or lies between records */
-				return doubt_tail(r);
-			lapped(r);
+		pos = r->pos;
+		e = leat__reader_look(r);
+		if (e < 0 || (!e && pos == r->pos))
+			return e;
+		if (!e) /* lapped, and somewhere else now */
 			goto again;
-		}
 	}
 	rec = record_at(r, r->pos);
 	msg->need = record_need(rec);
@@ -331,7 +362,7 @@ again:
 		goto again;
 	}
 	if (r->counting != LEAT__KNOWN) {
-		if (!covered(r, r->pos)) {
+		if (!leat__reader_whole(r, r->pos)) {
 			lapped(r);
 			goto again;
 		}
@@ -354,7 +385,7 @@ again:
 
 int leat__reader_intact(const struct leat__reader *r, const struct leat__msg *msg)
 {
-	if (!covered(r, msg->pos))
+	if (!leat__reader_whole(r, msg->pos))
 		return 0;
 	return msg->block < 0 ||
 	       leat__load_relaxed(&leat__block_words(r->ring)[msg->block]) <= msg->gen + 1;
@@ -362,7 +393,7 @@ int leat__reader_intact(const struct leat__reader *r, const struct leat__msg *ms
 
 void leat__reader_skip(struct leat__reader *r, const struct leat__msg *msg)
 {
-	if (!covered(r, r->pos)) {
+	if (!leat__reader_whole(r, r->pos)) {
 		lapped(r);
 		return;
 	}
@@ -373,12 +404,10 @@ void leat__reader_skip(struct leat__reader *r, const struct leat__msg *msg)
 
 void leat__reader_advance(struct leat__reader *r, const struct leat__msg *msg)
 {
-	r->pos += msg->need;
-	r->seq++;
+	leat__reader_step(r, msg->need);
 	/* A block is worth telling at once: there are few, and its record moves the cursor little. */
-	if (r->pos - r->published >= r->g.capacity / 16 || msg->block >= 0 ||
-	    (leat__load_relaxed(r->space_bell) & 1))
-		publish(r);
+	if (msg->block >= 0)
+		leat__reader_publish(r);
 }
 
 int leat__reader_retain(struct leat__reader *r, const struct leat__msg *msg, uint64_t *held)
@@ -442,7 +471,7 @@ int leat__reader_latest(const struct leat__reader *r, struct leat__msg *msg)
 		msg->data = r->data + (p & r->mask) + sizeof(rec);
 		if (rec.size & LEAT__IN_BLOCK) {
 			memcpy(&ref, msg->data, sizeof(ref));
-			if (!covered(r, p))
+			if (!leat__reader_whole(r, p))
 				continue;
 			if (ref.block >= r->g.n_blocks || ref.size > r->g.block_size)
 				return 0;
@@ -450,7 +479,7 @@ int leat__reader_latest(const struct leat__reader *r, struct leat__msg *msg)
 			msg->gen = ref.gen;
 			msg->size = ref.size;
 			msg->data = r->blocks_at + (uint64_t)ref.block * r->g.block_size;
-		} else if (!covered(r, p) || msg->need > r->g.capacity) {
+		} else if (!leat__reader_whole(r, p) || msg->need > r->g.capacity) {
 			continue;
 		}
 		return 1;

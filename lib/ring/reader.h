@@ -6,6 +6,7 @@
  * once, check, use, then look at limit again.
  */
 #include <leat/channel.h>
+#include "base/base.h"
 #include "mem/layout.h"
 #include "sync/bell.h"
 
@@ -22,6 +23,9 @@ struct leat__reader {
 	uint32_t *space_bell;
 	uint32_t counting; /* enum below */
 	uint32_t waiting;  /* the writer waits for us (ACTIVE) */
+	uint64_t capacity;
+	int32_t heels;       /* looks at tail that found something without waiting, in a row */
+	uint64_t publish_at; /* published + capacity / 16 */
 	/* now and then */
 	uint64_t word; /* our state word, without the state */
 	uint64_t lost; /* not reported yet */
@@ -60,10 +64,63 @@ void leat__reader_join(struct leat__reader *r, uint64_t word, int waiting, enum 
 /* The next message: 1, 0 none now, -EBADMSG the publisher wrote nonsense. Losses add to r->lost. */
 int leat__reader_next(struct leat__reader *r, struct leat__msg *msg);
 
+/* Look at tail, nothing being left of what we saw last time: 1 there is more now, 0 not, or we were
+ * lapped and stand elsewhere, -EBADMSG. */
+int leat__reader_look(struct leat__reader *r);
+
 /* Was @msg still whole after its last use? If not, skip() it, losses counted. */
 int leat__reader_intact(const struct leat__reader *r, const struct leat__msg *msg);
 void leat__reader_skip(struct leat__reader *r, const struct leat__msg *msg);
 void leat__reader_advance(struct leat__reader *r, const struct leat__msg *msg);
+
+/*
+ * The short way of a message, for a reader that knows its number and has no loss to report: we have seen
+ * a tail beyond it, it lies inline, and is numbered as expected. Its payload, or NULL: go by next(). Copy
+ * it, then ask whole() (or intact()), then step() over it.
+ */
+static inline int leat__reader_steady(const struct leat__reader *r)
+{
+	return r->counting == LEAT__KNOWN && !r->lost;
+}
+
+static inline const unsigned char *leat__reader_quick(const struct leat__reader *r, uint32_t *size)
+{
+	const unsigned char *at = r->data + (r->pos & r->mask);
+	struct leat__record rec;
+	uint64_t both;
+
+	if (r->pos == r->seen)
+		return NULL;
+	both = leat__load_relaxed((const uint64_t *)(const void *)at); /* size and seq in one look */
+	memcpy(&rec, &both, sizeof(rec));
+	if (rec.seq != (uint32_t)r->seq || (rec.size & LEAT__IN_BLOCK) ||
+	    leat__record_need(rec.size) > r->seen - r->pos)
+		return NULL;
+	*size = rec.size;
+	return at + sizeof(rec);
+}
+
+/* Are the bytes from @pos on still those that were there when we read them? */
+static inline int leat__reader_whole(const struct leat__reader *r, uint64_t pos)
+{
+	/* Our reads before this look at limit; pairs with the writer's fence after it raised it. */
+	leat__fence_acquire();
+	return leat__load_relaxed(&r->ring->limit) <= pos + r->capacity;
+}
+
+/* Tell the writer where we are. Always 0. */
+int leat__reader_publish(struct leat__reader *r);
+
+static inline int leat__reader_step(struct leat__reader *r, uint64_t need)
+{
+	uint64_t pos = r->pos + need;
+
+	r->pos = pos;
+	r->seq++;
+	if (__builtin_expect(pos >= r->publish_at || (leat__load_relaxed(r->space_bell) & 1), 0))
+		return leat__reader_publish(r);
+	return 0;
+}
 
 /* Keep @msg's block in @held; 1 kept, 0 lost. Advance afterwards. */
 int leat__reader_retain(struct leat__reader *r, const struct leat__msg *msg, uint64_t *held);

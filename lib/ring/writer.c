@@ -46,7 +46,13 @@ int leat__writer_init(struct leat__writer *w, struct leat__ring_shm *ring, unsig
 	}
 	leat__store_relaxed(&ring->intent, g->capacity);
 	leat__store_release(&ring->limit, g->capacity);
-	return 0;
+	return 0; /* stop is 0: the first message goes the long way, for its mark */
+}
+
+/* After the long way of anything: how far the short way may go now. */
+static void settle(struct leat__writer *w)
+{
+	w->stop = w->strict || w->n_pending || w->block >= 0 ? 0 : leat__min(w->limit, w->next_mark);
 }
 
 void leat__writer_deinit(struct leat__writer *w)
@@ -78,7 +84,7 @@ static int evict(struct leat__writer *w, uint32_t slot, uint64_t state, uint64_t
 
 uint64_t leat__writer_scan(struct leat__writer *w, uint64_t need)
 {
-	uint64_t least = w->committed;
+	uint64_t least = w->tail - w->batch;
 
 	for (uint32_t i = 0; i < w->n_slots; i++) {
 		/* Pair with the release stores of cursor and state in join and advance (reader.c). */
@@ -102,7 +108,7 @@ uint64_t leat__writer_scan(struct leat__writer *w, uint64_t need)
 static int refresh(struct leat__writer *w, uint64_t need)
 {
 	uint64_t cap = w->g.capacity;
-	uint64_t want = leat__min(w->tail + need + cap / 16, w->committed + cap);
+	uint64_t want = leat__min(w->tail + need + cap / 16, w->tail - w->batch + cap);
 	uint64_t to = want;
 
 	if (!(w->g.flags & LEAT__OVERWRITE)) {
@@ -124,30 +130,24 @@ static int refresh(struct leat__writer *w, uint64_t need)
 
 void leat__writer_flush(struct leat__writer *w)
 {
-	struct leat__ring_shm *ring = w->ring;
-
-	if (w->committed == w->tail)
+	if (!w->batch)
 		return;
-	leat__store_relaxed(&ring->sent, w->seq);
-	leat__store_relaxed(&ring->bytes, w->bytes);
-	/* Everything in the records, before them: pairs with the acquire load of tail in reader.c. */
-	leat__store_release(&ring->tail, w->tail);
-	/* last and the marks name committed records only: after tail. */
-	leat__store_release(&ring->last, w->last);
-	w->committed = w->tail;
-	if (w->n_pending) {
+	leat__writer_publish(w);
+	if (w->n_pending) { /* marks name committed records only: after tail */
 		for (uint32_t i = 0; i < w->n_pending; i++) {
 			uint64_t p = w->pending[i];
 
-			leat__store_release(&ring->marks[p / (w->g.capacity / LEAT__MARKS) %
-							 LEAT__MARKS],
+			leat__store_release(&w->ring->marks[p / (w->g.capacity / LEAT__MARKS) %
+							    LEAT__MARKS],
 					    p);
 		}
 		w->n_pending = 0;
 	}
-	if (w->strict)
+	if (w->strict) {
 		leat__fence();
-	leat__bell_notify(w->data_bell);
+		leat__bell_notify(w->data_bell);
+	}
+	settle(w);
 }
 
 struct want_room {
@@ -282,45 +282,51 @@ int leat__writer_claim(struct leat__writer *w, uint64_t size, void **ret, int64_
 		}
 	}
 	w->claimed = size + 1;
+	settle(w);
 	*ret = large ? w->blocks_at + (uint64_t)w->block * w->g.block_size
 		     : w->data + (w->tail & w->mask) + sizeof(struct leat__record);
 	return 0;
 }
 
+/* The record at tail refers to the claimed block. */
+static void refer(struct leat__writer *w, uint64_t size)
+{
+	struct leat__block *b = &w->blocks[w->block];
+	struct leat__block_ref ref = {(uint32_t)w->block, 0, b->gen, size};
+	struct leat__record rec = {LEAT__IN_BLOCK | (uint32_t)sizeof(ref), (uint32_t)w->seq};
+	unsigned char *at = w->data + (w->tail & w->mask);
+
+	memcpy(at, &rec, sizeof(rec));
+	memcpy(at + sizeof(rec), &ref, sizeof(ref));
+	b->pos = w->tail;
+	b->state = LEAT__B_LIVE;
+	w->block = -1;
+	w->last = w->tail;
+	w->tail += sizeof(rec) + sizeof(ref);
+	w->batch += sizeof(rec) + sizeof(ref);
+	w->unsaid += size;
+	w->seq++;
+}
+
 int leat__writer_commit(struct leat__writer *w, uint64_t size, unsigned more)
 {
-	struct leat__record rec = {(uint32_t)size, (uint32_t)w->seq};
-	unsigned char *at = w->data + (w->tail & w->mask);
-	uint64_t need = leat__align(sizeof(rec) + size, 8);
-
 	if (size >= w->claimed) /* also when nothing is: claimed is 0 then */
 		return leat__say(-EINVAL, "commit: nothing claimed, or less than that");
-	if (w->block >= 0) {
-		struct leat__block *b = &w->blocks[w->block];
-		struct leat__block_ref ref = {(uint32_t)w->block, 0, b->gen, size};
-
-		memcpy(at + sizeof(rec), &ref, sizeof(ref));
-		rec.size = LEAT__IN_BLOCK | (uint32_t)sizeof(ref);
-		need = sizeof(rec) + sizeof(ref);
-		b->pos = w->tail;
-		b->state = LEAT__B_LIVE;
-		w->block = -1;
-	}
-	memcpy(at, &rec, sizeof(rec));
 	if (w->tail >= w->next_mark) {
 		uint64_t sixteenth = w->g.capacity / LEAT__MARKS;
 
 		w->pending[w->n_pending++] = w->tail;
 		w->next_mark = (w->tail / sixteenth + 1) * sixteenth;
 	}
-	w->last = w->tail;
-	w->tail += need;
-	w->bytes += size;
-	w->seq++;
+	if (w->block >= 0)
+		refer(w, size);
+	else
+		leat__writer_finish(w, w->data + (w->tail & w->mask), size);
 	w->claimed = 0;
 	/* A batch never spans more sixteenths than pending[] has room for: it fits in the ring. */
 	if (!more || w->n_pending > LEAT__MARKS)
 		leat__writer_flush(w);
+	settle(w);
 	return 0;
 }
 
@@ -332,6 +338,7 @@ int leat__writer_abort(struct leat__writer *w)
 		leat__blocks_put(w, w->block);
 	w->block = -1;
 	w->claimed = 0;
+	settle(w);
 	return 0;
 }
 

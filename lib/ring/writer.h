@@ -5,6 +5,8 @@
  * The writing side of one ring: one thread of one process, for the ring's whole life. Knows the ring
  * and the control region, nothing of names, sockets or brokers.
  */
+#include <string.h>
+#include "base/base.h"
 #include "mem/layout.h"
 #include "sync/bell.h"
 
@@ -21,22 +23,23 @@ struct leat__laggard {
 
 struct leat__writer {
 	/* every message */
+	uint64_t tail; /* ours; readers see tail - batch */
+	uint64_t stop; /* up to here there is nothing to do but write: min(limit, next_mark), or 0 */
+	uint64_t max_inline;
+	uint64_t claimed; /* bytes claimed + 1; 0: nothing */
 	unsigned char *data;
 	uint64_t mask;
-	uint64_t tail;  /* ours: what is finished but not yet published lies between */
-	uint64_t limit; /* we may write below it */
 	uint64_t seq;
-	uint64_t next_mark; /* the next record at or beyond it is the first of its sixteenth */
 	struct leat__ring_shm *ring;
 	uint32_t *data_bell;
-	uint64_t claimed; /* bytes claimed + 1; 0: nothing */
-	uint64_t bytes;
-	uint64_t last;
-	uint64_t max_inline;
+	uint64_t batch; /* bytes before tail that are finished and not yet published */
+	uint64_t last;  /* the last of them; what ring->last will say */
+	uint64_t unsaid; /* bytes of payload in them */
+	/* now and then */
+	uint64_t limit; /* we may write below it */
+	uint64_t next_mark; /* the next record at or beyond it is the first of its sixteenth */
 	uint32_t strict;
 	int32_t block; /* the claimed block, -1: inline */
-	/* now and then */
-	uint64_t committed; /* the tail that readers see */
 	uint64_t pending[LEAT__MARKS + 1];
 	uint32_t n_pending;
 	uint32_t n_slots;
@@ -65,6 +68,68 @@ int leat__writer_init(struct leat__writer *w, struct leat__ring_shm *ring, unsig
 		      const struct leat__geometry *g, struct leat__ctrl_shm *ctrl,
 		      const struct leat__geometry *cg, uint32_t entry, uint64_t id);
 void leat__writer_deinit(struct leat__writer *w);
+
+/*
+ * The short way of a message: it fits, inline, below stop, and nothing is claimed. begin() gives the place
+ * of its record at tail, or NULL: go by claim() and commit(). finish() completes it and moves our tail,
+ * publish() shows readers all that is finished, put() is both.
+ */
+static inline unsigned char *leat__writer_begin(const struct leat__writer *w, uint64_t size)
+{
+	if (size > w->max_inline || w->claimed || w->tail + leat__record_need(size) > w->stop)
+		return NULL;
+	return w->data + (w->tail & w->mask);
+}
+
+static inline void leat__writer_head(unsigned char *at, uint64_t size, uint64_t seq)
+{
+	struct leat__record rec = {(uint32_t)size, (uint32_t)seq};
+
+	memcpy(at, &rec, sizeof(rec));
+}
+
+static inline void leat__writer_finish(struct leat__writer *w, unsigned char *at, uint64_t size)
+{
+	leat__writer_head(at, size, w->seq);
+	w->last = w->tail;
+	w->tail += leat__record_need(size);
+	w->batch += leat__record_need(size);
+	w->seq++;
+	w->unsaid += size;
+}
+
+static inline int leat__writer_show(struct leat__writer *w, uint64_t tail, uint64_t last, uint64_t sent,
+				    uint64_t bytes)
+{
+	struct leat__ring_shm *ring = w->ring;
+
+	leat__store_relaxed(&ring->sent, sent);
+	leat__store_relaxed(&ring->bytes, leat__load_relaxed(&ring->bytes) + bytes);
+	/* Everything in the records, before them: pairs with the acquire load of tail in reader.c. */
+	leat__store_release(&ring->tail, tail);
+	/* last names a committed record only: after tail. */
+	leat__store_release(&ring->last, last);
+	return leat__bell_notify(w->data_bell);
+}
+
+static inline int leat__writer_publish(struct leat__writer *w)
+{
+	uint64_t unsaid = w->unsaid;
+
+	w->unsaid = w->batch = 0;
+	return leat__writer_show(w, w->tail, w->last, w->seq, unsaid);
+}
+
+/* When nothing else is unpublished. */
+static inline int leat__writer_put(struct leat__writer *w, unsigned char *at, uint64_t tail, uint64_t size)
+{
+	uint64_t next = tail + leat__record_need(size), seq = w->seq;
+
+	leat__writer_head(at, size, seq);
+	w->tail = next;
+	w->seq = seq + 1;
+	return leat__writer_show(w, next, tail, seq + 1, size);
+}
 
 /* See leat_claim(3), leat_commit(3): the same errors. */
 int leat__writer_claim(struct leat__writer *w, uint64_t size, void **ret, int64_t timeout_ns);

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -15,10 +14,11 @@
 #include "sync/bell.h"
 
 #define SLICE_NS   UINT64_C(100000000)
+#define LOOK_NS    UINT64_C(4000)
+#define STEP_NS    UINT64_C(5000000) /* a timer below the kernel's tick costs 3.5 us of 17 here */
 #define LONGEST_NS UINT64_C(400000000) /* waking from idle costs 70 us here: ten a second are too many */
 #define SPIN_NS    UINT64_C(20000)
-#define SPIN_LEAST UINT64_C(1000)
-#define PROBE      64 /* a window shrunk to nothing is tried again every so many sleeps */
+#define MISSES     64 /* a window that does not pay is tried again after so many sleeps */
 
 #ifndef LEAT__FIRST_SLEEP_NS /* a test builds this file without the first, short sleep */
 #define LEAT__FIRST_SLEEP_NS UINT64_C(50000)
@@ -55,12 +55,13 @@ void leat__futex_wake(uint32_t *word, int n)
 	errno = saved;
 }
 
-void leat__bell_wake(uint32_t *bell, uint32_t seen)
+int leat__bell_wake(uint32_t *bell, uint32_t seen)
 {
 	/* +1 clears bit 0 and adds 2. Losing means that somebody else woke them, or that the word
 	 * moved and its sleepers do not sleep: nothing to do again. */
 	if (leat__cas(bell, seen, seen + 1))
 		leat__futex_wake(bell, INT_MAX);
+	return 0;
 }
 
 void leat__bell_toll(uint32_t *bell)
@@ -72,57 +73,76 @@ void leat__bell_toll(uint32_t *bell)
 
 void leat__spin_init(struct leat__spin *spin, int64_t option_ns)
 {
-	cpu_set_t cpus;
+	static long online; /* asking reads a file */
 
+	/* The machine's, not those we are pinned to: the other side may be pinned to another. */
+	if (!leat__load_relaxed(&online))
+		leat__store_relaxed(&online, sysconf(_SC_NPROCESSORS_ONLN));
+	spin->alone = leat__load_relaxed(&online) < 2;
 	spin->max_ns = option_ns < 0 ? 0 : option_ns ? (uint64_t)option_ns : SPIN_NS;
-	/* On one CPU whoever we spin for cannot run. */
-	if (option_ns == 0 && sched_getaffinity(0, sizeof(cpus), &cpus) == 0 &&
-	    CPU_COUNT(&cpus) < 2)
+	if (option_ns == 0 && spin->alone)
 		spin->max_ns = 0;
-	spin->now_ns = spin->max_ns;
-	spin->tries = 0;
+	spin->skip = spin->missed = 0;
 }
 
 /* 1 as soon as @cond holds, 0 when the window is over. */
 static int spin_for(struct leat__spin *spin, leat__cond_fn *cond, void *arg, uint64_t deadline)
 {
-	uint64_t start, until;
+	uint64_t until;
 	int r;
 
 	if (!spin || !spin->max_ns)
 		return 0;
-	if (!spin->now_ns && ++spin->tries < PROBE)
+	if (spin->skip) {
+		spin->skip--;
 		return 0;
-	spin->tries = 0;
-	start = leat__now();
-	until = leat__min(start + (spin->now_ns ? spin->now_ns : SPIN_LEAST), deadline);
+	}
+	until = leat__min(leat__now() + spin->max_ns, deadline);
 	do {
 		for (int i = 0; i < 32; i++) {
 			r = cond(arg);
 			if (r) {
-				spin->now_ns = leat__min(spin->max_ns, spin->now_ns * 2 + SPIN_LEAST);
+				spin->missed = 0;
 				return r;
 			}
 			leat__pause();
 		}
 	} while (leat__now() < until);
-	spin->now_ns = spin->now_ns / 2 < SPIN_LEAST ? 0 : spin->now_ns / 2;
+	spin->missed = spin->missed * 2 + 1 < MISSES ? spin->missed * 2 + 1 : MISSES;
+	spin->skip = spin->missed;
 	return 0;
 }
 
 __thread uint64_t leat__bell_late;
 
+/* 1 as soon as @cond holds, 0 when it has not for LOOK_NS. */
+static int look(leat__cond_fn *cond, void *arg)
+{
+	uint64_t until = leat__now() + LOOK_NS;
+	int r;
+
+	do {
+		for (int i = 0; i < 8; i++) {
+			r = cond(arg);
+			if (r)
+				return r;
+			leat__pause();
+		}
+	} while (leat__now() < until);
+	return 0;
+}
+
 int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond, void *arg,
 		    uint64_t deadline)
 {
-	int r = spin_for(spin, cond, arg, deadline);
+	int r = spin_for(spin, cond, arg, deadline), busy = spin && !spin->alone;
 	uint64_t slice = SLICE_NS;
 	uint32_t armed = 0; /* the word under which we have slept already */
 
 	while (!r) {
 		uint64_t left, now, slept;
 		/* Pairs with the load in leat__bell_notify(): either the notifier sees bit 0, or we
-		 * see what it stored, or the first short sleep outlasts its store buffer. */
+		 * see what it stored, or what follows outlasts its store buffer. */
 		uint32_t v = leat__fetch_or(bell, 1u) | 1u;
 
 		leat__fence();
@@ -136,10 +156,15 @@ int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond
 		slept = now;
 		/* Still the word of the last sleep: bit 0 has stood since, and is long seen. */
 		if (LEAT__FIRST_SLEEP_NS && v != armed) {
-			leat__futex_wait(bell, v, leat__min(left, LEAT__FIRST_SLEEP_NS));
+			/* A store buffer drains in less than a microsecond. Whoever may spin looks for
+			 * longer than that, and should that not have been enough wakes after a step;
+			 * who may not sleeps a shorter one at once. */
+			if (busy && (r = look(cond, arg)) != 0)
+				break;
+			leat__futex_wait(bell, v, leat__min(left, busy ? STEP_NS : LEAT__FIRST_SLEEP_NS));
 			r = cond(arg);
 			if (r)
-				break;
+				goto woken;
 		}
 		r = leat__futex_wait(bell, v, leat__min(left, slice));
 		armed = v;
@@ -150,9 +175,10 @@ int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond
 		} else {
 			r = cond(arg);
 		}
-		/* Woken sooner than a full window would have lasted: spinning would have paid. */
-		if (r && spin && leat__now() - slept < spin->max_ns && spin->now_ns < spin->max_ns)
-			spin->now_ns = leat__min(spin->max_ns, spin->now_ns * 2 + SPIN_LEAST);
+woken:
+		/* Woken sooner than the window would have lasted: spinning would have paid. */
+		if (r && spin && leat__now() - slept < spin->max_ns)
+			spin->skip = spin->missed = 0;
 	}
 	return r < 0 ? r : 0;
 }

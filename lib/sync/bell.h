@@ -11,14 +11,15 @@
 /* Where waiting looks for its condition: 1 true, 0 not yet, negative: give up with that. */
 typedef int leat__cond_fn(void *arg);
 
-/* A handle's patience before it sleeps; adapts between 0 and max. */
+/* A handle's patience before it sleeps: a window that did not pay is left out more and more often. */
 struct leat__spin {
-	uint64_t max_ns; /* 0: never spins */
-	uint64_t now_ns; /* what pays at present */
-	uint32_t tries;  /* sleeps since the last probe of a window that stopped paying */
+	uint64_t max_ns; /* the window; 0: never spins */
+	uint32_t skip;   /* windows to leave out now */
+	uint32_t missed; /* how many were left out before the last one */
+	int alone;       /* one CPU: whoever we would spin for cannot run */
 };
 
-/* From an option: 0 = adaptive up to 20 us (0 on one CPU), -1 = never. */
+/* From an option: 0 = 20 us (0 on one CPU), -1 = never. */
 void leat__spin_init(struct leat__spin *spin, int64_t option_ns);
 
 /*
@@ -35,20 +36,22 @@ extern __thread uint64_t leat__bell_late;
 /* Wake all, whether or not anyone seems to sleep: after a death, and for rare events. */
 void leat__bell_toll(uint32_t *bell);
 
-/* The part of notify that is not on the hot path. */
-void leat__bell_wake(uint32_t *bell, uint32_t seen);
+/* The part of notify that is not on the hot path. Always 0. */
+int leat__bell_wake(uint32_t *bell, uint32_t seen);
 
 /*
  * The condition has been stored (release): wake who sleeps. No fence: this load may run ahead of
  * that store, but not for longer than a store buffer takes to drain, and a sleeper's first, short
  * sleep outlasts that. Pairs with the fetch_or in leat__bell_wait().
+ * Always 0, so that it can be the last thing a function does.
  */
-static inline void leat__bell_notify(uint32_t *bell)
+static inline int leat__bell_notify(uint32_t *bell)
 {
 	uint32_t v = leat__load_relaxed(bell);
 
 	if (__builtin_expect(v & 1, 0))
-		leat__bell_wake(bell, v);
+		return leat__bell_wake(bell, v);
+	return 0;
 }
 
 /* Raw futex operations on a shared word; @ns relative. 0, or -errno (-ETIMEDOUT, -EAGAIN, -EINTR). */
