@@ -177,8 +177,12 @@ static void futex(struct cell *c, int side)
 	bench_meet(c);
 	for (uint32_t i = 1;; i++) {
 		if (side == 0)
+			bench_think(c);
+		if (side == 0)
 			futex_tell(mine, bench_now() < end ? i : UINT32_MAX);
 		futex_wait_for(other, i);
+		if (side == 1)
+			bench_think(c);
 		if (side == 1)
 			futex_tell(mine, *(volatile uint32_t *)other);
 		else

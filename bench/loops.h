@@ -37,7 +37,7 @@
 	})
 #endif
 
-static void LOOP(pingpong)(struct cell *c, int side, void *out, void *in)
+static void LOOP(pingpong)(struct cell *c, int side, unsigned char *out, unsigned char *in)
 {
 	uint64_t end = bench_now() + (uint64_t)c->span_ns, first = 0, sum = 0, seq = 0;
 	struct bench_trips trips;
@@ -50,6 +50,7 @@ static void LOOP(pingpong)(struct cell *c, int side, void *out, void *in)
 				bench_fail(c, "wrong message at %llu", (unsigned long long)seq);
 				first = BENCH_END;
 			}
+			bench_think(c);
 			if (LOOPS_SEND(c->size, first, 1) < 0) {
 				bench_fail(c, "answer not sent");
 				return;
@@ -62,19 +63,20 @@ static void LOOP(pingpong)(struct cell *c, int side, void *out, void *in)
 		int last = seq % 64 == 0 && bench_now() >= end;
 		uint64_t s = last ? BENCH_END : seq;
 
+		bench_think(c);
 		if (LOOPS_SEND(c->size, s, 1) < 0 || LOOPS_RECV(c->size, first, sum) < 0 ||
 		    first != s || sum != bench_expect(c->size, s)) {
 			bench_fail(c, "wrong answer to %llu", (unsigned long long)seq);
 			return;
 		}
-		bench_trip(&trips, seq > (c->wait == SLEEP ? 20 : 200)); /* the first ones warm up */
+		bench_trip(&trips, seq > 20); /* the first ones warm up */
 		if (last)
 			break;
 	}
 	bench_trips_result(&trips, &c->sh->result);
 }
 
-static void LOOP(oneway)(struct cell *c, int side, void *out, void *in)
+static void LOOP(oneway)(struct cell *c, int side, unsigned char *out, unsigned char *in)
 {
 	uint64_t seq = 0, first = 0, sum = 0, warm = 0, base = 0, began = 0, now;
 
@@ -123,7 +125,7 @@ static void LOOP(oneway)(struct cell *c, int side, void *out, void *in)
 		c->sh->result.ns = (double)(now - began) / (double)(seq - base);
 }
 
-static void LOOP(nobody)(struct cell *c, void *out)
+static void LOOP(nobody)(struct cell *c, unsigned char *out)
 {
 	uint64_t seq = 0, start, n = c->size > 4096 ? 2000 : 1000000;
 
@@ -143,12 +145,13 @@ static void LOOP(nobody)(struct cell *c, void *out)
 
 static void LOOP(run)(struct cell *c, int side)
 {
-	static alignas(128) unsigned char out_small[4096], in_small[4096];
-	void *out = out_small, *in = in_small;
+	static unsigned char out_small[4096] __attribute__((aligned(128)));
+	static unsigned char in_small[4096] __attribute__((aligned(128)));
+	unsigned char *out = out_small, *in = in_small;
 
 	if (c->size > sizeof(out_small)) {
-		out = aligned_alloc(4096, (c->size + 4095) & ~(size_t)4095);
-		in = aligned_alloc(4096, (c->size + 4095) & ~(size_t)4095);
+		out = (unsigned char *)aligned_alloc(4096, (c->size + 4095) & ~(size_t)4095);
+		in = (unsigned char *)aligned_alloc(4096, (c->size + 4095) & ~(size_t)4095);
 		memset(out, 1, c->size);
 		memset(in, 1, c->size);
 	}

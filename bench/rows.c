@@ -12,6 +12,9 @@
 #define OW(label, size, capacity, quick)                                                           \
 	{"one-way " label, "oneway", ONEWAY, SPIN, size, capacity, 2, 0, quick, 0, NULL}
 
+#define FAN(n, quick)                                                                              \
+	{"1 to " #n, "fanout", FANOUT, SPIN, 64, 16 * MIB, 1 + (n), 0, quick, 0, NULL}
+
 const struct row bench_rows[] = {
 	PP("64 B", 64, 1),
 	PP("8 B", 8, 0),
@@ -24,9 +27,26 @@ const struct row bench_rows[] = {
 	OW("64 KiB", 64 * KIB, 0, 1),
 	OW("1 MiB", MIB, 0, 1),
 	OW("12.4 MB", 12441600, 0, 0),
+	{"wake-up of a sleeper, 64 B", "pingpong", PINGPONG, SLEEP, 64, 0, 2, 40000, 0, 0, NULL},
 	{"publish 64 B with nobody listening", "nobody", NOBODY, SPIN, 64, 0, 1, 0, 1, 0, NULL},
 	{"ping-pong 64 B, spinning, unpinned", "pingpong", PINGPONG, SPIN, 64, 0, 2, 0, 0, 1, NULL},
 	{"one-way 64 B, unpinned", "oneway", ONEWAY, SPIN, 64, 0, 2, 0, 0, 1, NULL},
+	FAN(1, 1), FAN(2, 0), FAN(8, 0), FAN(64, 0), FAN(200, 1),
+	{"2 publishers to 1", "fanin", FANIN, SPIN, 64, 0, 3, 0, 0, 0, NULL},
+	{"4 publishers to 1", "fanin", FANIN, SPIN, 64, 0, 5, 0, 0, 0, NULL},
+	{"8 publishers to 1", "fanin", FANIN, SPIN, 64, 0, 9, 0, 0, 0, NULL},
+	{"overwrite, 2 observers", "overwrite", OVERWRITE, SPIN, 64, 65536, 3, 0, 0, 0, NULL},
+	{"latest 64 B, unchanged", "latest", LATEST, SPIN, 64, 0, 2, 0, 1, 0, NULL},
+	{"latest 64 B, changed", "latest", LATEST, SPIN, 64, 0, 2, 1, 1, 0, NULL},
+	{"attach, domain open", "attach", ATTACH, SPIN, 64, 0, 2, 0, 1, 0, NULL},
+	{"attach, domain not open", "attach", ATTACH, SPIN, 64, 0, 2, 1, 0, 0, NULL},
+	{"registrations, 64 clients", "register", REGISTER, SPIN, 64, 0, 64, 0, 1, 0, NULL},
+	{"video: 4K at 60 Hz to 4", "loads", WORKLOAD, DEFAULT, 12441600, 0, 5, LOAD_VIDEO, 0, 0, NULL},
+	{"ticks: 64-256 B to 8", "loads", WORKLOAD, DEFAULT, 256, 0, 9, LOAD_TICKS, 0, 0, NULL},
+	{"log: 16 programs", "loads", WORKLOAD, DEFAULT, 500, 0, 17, LOAD_LOG, 0, 0, NULL},
+	{"state: 500 topics", "loads", WORKLOAD, DEFAULT, 64, 0, 2, LOAD_STATE, 0, 0, NULL},
+	{"tensors: 100 MB kept", "loads", WORKLOAD, SPIN, 100000000, 0, 2, LOAD_TENSORS, 0, 0, NULL},
+	{"memory", "memory", WORKLOAD, DEFAULT, 64, 0, 1, LOAD_MEMORY, 1, 0, NULL},
 	{0},
 };
 
@@ -37,9 +57,31 @@ PEER(bench_futex);
 PEER(bench_leat);
 PEER(bench_leat_in_place);
 PEER(bench_leat_batched);
+PEER(bench_fanout);
+PEER(bench_fanin);
+PEER(bench_overwrite);
+PEER(bench_latest);
+PEER(bench_attach);
+PEER(bench_register);
+PEER(bench_loads);
+PEER(bench_pipe);
+PEER(bench_stream);
+PEER(bench_seqpacket);
+PEER(bench_mq);
+PEER(bench_sysv);
+PEER(bench_boost_mq);
+PEER(bench_boost_spsc);
+PEER(bench_ck);
+PEER(bench_qb);
+PEER(bench_zmq);
+PEER(bench_nng);
+PEER(bench_iceoryx);
 
 const struct peer *const bench_peers[] = {
 	&bench_line, &bench_hand, &bench_futex,
 	&bench_leat, &bench_leat_in_place, &bench_leat_batched,
+	&bench_fanout, &bench_fanin, &bench_overwrite, &bench_latest, &bench_attach, &bench_register, &bench_loads,
+	&bench_pipe, &bench_stream, &bench_seqpacket, &bench_mq, &bench_sysv,
+	&bench_boost_mq, &bench_boost_spsc, &bench_ck, &bench_qb, &bench_zmq, &bench_nng, &bench_iceoryx,
 	0,
 };

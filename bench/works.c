@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Work that more than two take part in, or that only some can do: many readers, many publishers,
+ * overwriting, the latest value, attaching, registering; and the loads of real users. Each is a peer with
+ * a run function of its own.
+ */
+#include <leat.h>
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "bench.h"
+
+#define SEC  INT64_C(1000000000)
+#define MANY 256
+enum { ALL = 1 << SPIN | 1 << SLEEP | 1 << DEFAULT };
+
+static struct leat *l;
+static struct leat_pub *pub;
+static struct leat_sub *sub;
+
+/* Open what @c's side does; says why not. */
+static int setup(struct cell *c, int e)
+{
+	if (e < 0)
+		bench_fail(c, "%s", leat_why());
+	return e;
+}
+
+static int open_pub(struct cell *c, const char *name, struct leat_pub_opts o)
+{
+	o.struct_size = sizeof(o);
+	o.spin_ns = c->wait == SPIN ? SEC : c->wait == SLEEP ? -1 : 0;
+	if (!l && setup(c, leat_open(NULL, &l)) < 0)
+		return -1;
+	return setup(c, leat_pub_open(l, name, &o, &pub));
+}
+
+static int open_sub(struct cell *c, const char *name, struct leat_sub_opts o)
+{
+	o.struct_size = sizeof(o);
+	o.spin_ns = c->wait == SPIN ? SEC : c->wait == SLEEP ? -1 : 0;
+	if (!l && setup(c, leat_open(NULL, &l)) < 0)
+		return -1;
+	return setup(c, leat_sub_open(l, name, &o, &sub));
+}
+
+static uint64_t counted(struct cell *c)
+{
+	return __atomic_load_n(&c->sh->counted, __ATOMIC_ACQUIRE);
+}
+
+static void add(struct cell *c, uint64_t n)
+{
+	__atomic_add_fetch(&c->sh->counted, n, __ATOMIC_ACQ_REL);
+}
+
+static int stopped(struct cell *c)
+{
+	return __atomic_load_n(&c->sh->stop, __ATOMIC_ACQUIRE) || bench_failed(c);
+}
+
+static void stop(struct cell *c)
+{
+	__atomic_store_n(&c->sh->stop, 1, __ATOMIC_RELEASE);
+}
+
+/* ---- one publisher, many readers: bursts of half a ring, all catch up in between ---- */
+
+static void fanout_reader(struct cell *c, int readers)
+{
+	uint64_t seq = 0, told = 0;
+
+	if (open_sub(c, c->name, (struct leat_sub_opts){.max_subscribers = MANY}) < 0)
+		return;
+	bench_meet(c);
+	while (!stopped(c)) {
+		const void *at;
+
+		if (leat_peek(sub, &at, NULL, 0) == 0) {
+			if (*(const uint64_t *)at != seq || bench_sum(at, c->size) != bench_expect(c->size, seq))
+				bench_fail(c, "wrong message");
+			seq++;
+			leat_release(sub);
+			continue;
+		}
+		if (seq != told) {
+			add(c, seq - told);
+			told = seq;
+		}
+		if (readers > 1)
+			sched_yield();
+	}
+}
+
+static void fanout(struct cell *c, int side)
+{
+	uint64_t burst = c->capacity / 2 / ((c->size + 15) & ~7u), seq = 0, cpu = 0, wall, began;
+	int readers = c->sides - 1, bursts = readers > 16 ? 2 : 8;
+	unsigned char out[4096];
+
+	if (side) {
+		fanout_reader(c, readers);
+		bench_meet(c);
+		return;
+	}
+	if (open_pub(c, c->name, (struct leat_pub_opts){.capacity = c->capacity, .max_subscribers = MANY}) < 0)
+		return;
+	bench_meet(c);
+	setup(c, leat_wait_subscribers(pub, (unsigned)readers, 20 * SEC));
+	began = bench_now();
+	for (int b = -1; b < bursts && !bench_failed(c); b++) { /* the first warms up: pages, caches */
+		if (b == 0)
+			began = bench_now();
+		wall = bench_cpu();
+		for (uint64_t i = 0; i < burst; i++, seq++) {
+			bench_fill(out, c->size, seq);
+			if (leat_send(pub, out, c->size, -1) < 0)
+				bench_fail(c, "%s", leat_why());
+		}
+		if (b >= 0)
+			cpu += bench_cpu() - wall;
+		while (counted(c) < seq * (uint64_t)readers && !bench_failed(c))
+			sched_yield();
+	}
+	c->sh->result.count = burst * (uint64_t)bursts;
+	c->sh->result.ns = c->sh->result.cpu_ns = (double)cpu / (double)(burst * (uint64_t)bursts);
+	c->sh->result.extra[0] = (double)(burst * (uint64_t)bursts * (uint64_t)readers) /
+				 (double)(bench_now() - began) * 1e3; /* M delivered/s */
+	stop(c);
+	bench_meet(c);
+}
+
+const struct peer bench_fanout = {.name = "leat", .kind = "leat", .works = 1 << FANOUT, .waits = ALL,
+				  .run = fanout};
+
+/* ---- many publishers, one reader (side 0) ---- */
+
+static void fanin(struct cell *c, int side)
+{
+	unsigned char out[4096], in[4096];
+	uint64_t next[64] = {0}, from = 0, n = 0, began = 0, now;
+	uint64_t ids[64] = {0};
+
+	if (side) {
+		if (open_pub(c, c->name, (struct leat_pub_opts){.max_publishers = 16}) < 0)
+			return;
+		bench_meet(c);
+		setup(c, leat_wait_subscribers(pub, 1, 5 * SEC));
+		for (uint64_t seq = 0; !stopped(c); seq++) {
+			bench_fill(out, c->size, seq);
+			leat_send(pub, out, c->size, SEC / 10);
+		}
+		bench_meet(c);
+		return;
+	}
+	if (open_sub(c, c->name, (struct leat_sub_opts){.max_publishers = 16}) < 0)
+		return;
+	bench_meet(c);
+	from = bench_now();
+	for (;;) {
+		struct leat_info info;
+		int k = 0;
+
+		if (leat_recv(sub, in, sizeof(in), &info, SEC) < 0) {
+			bench_fail(c, "%s", leat_why());
+			break;
+		}
+		while (k < 63 && ids[k] && ids[k] != info.publisher)
+			k++;
+		ids[k] = info.publisher;
+		if (*(uint64_t *)(void *)in != next[k]++ ||
+		    bench_sum(in, c->size) != bench_expect(c->size, next[k] - 1)) {
+			bench_fail(c, "wrong message");
+			break;
+		}
+		n++;
+		if (n % 256)
+			continue;
+		now = bench_now();
+		if (!began && now - from > (uint64_t)c->span_ns / 5) {
+			began = now;
+			from = now;
+			n = 0;
+		} else if (began && now - began > (uint64_t)c->span_ns) {
+			c->sh->result.count = n;
+			c->sh->result.ns = (double)(now - began) / (double)n;
+			break;
+		}
+	}
+	stop(c);
+	bench_meet(c);
+}
+
+const struct peer bench_fanin = {.name = "leat", .kind = "leat", .works = 1 << FANIN, .waits = ALL, .run = fanin};
+
+/* ---- overwriting, with observers that cannot keep up ---- */
+
+static void overwrite(struct cell *c, int side)
+{
+	unsigned char out[4096], in[4096];
+	struct leat_sub_stat st = {.struct_size = sizeof(st)};
+	uint64_t n = 400000, cpu;
+
+	if (side) {
+		struct leat_info info = {0};
+		int e;
+
+		if (open_sub(c, c->name, (struct leat_sub_opts){.flags = LEAT_OBSERVE | LEAT_UNTIL_ENDED}) < 0)
+			return;
+		bench_meet(c);
+		while ((e = leat_recv(sub, in, sizeof(in), &info, 5 * SEC)) == 0)
+			if (bench_sum(in, c->size) != bench_expect(c->size, *(uint64_t *)(void *)in))
+				bench_fail(c, "a torn message was returned as good");
+		leat_sub_stat(sub, &st);
+		if (e != -ENODATA || st.received + st.lost != n)
+			bench_fail(c, "received %llu + lost %llu is not %llu",
+				   (unsigned long long)st.received, (unsigned long long)st.lost,
+				   (unsigned long long)n);
+		c->sh->result.extra[0] = (double)st.lost * 100 / (double)n;
+		bench_meet(c);
+		return;
+	}
+	if (open_pub(c, c->name, (struct leat_pub_opts){.policy = LEAT_OVERWRITE}) < 0)
+		return;
+	bench_meet(c);
+	setup(c, leat_wait_subscribers(pub, (unsigned)c->sides - 1, 5 * SEC));
+	cpu = bench_cpu();
+	for (uint64_t i = 0; i < n; i++) {
+		bench_fill(out, c->size, i);
+		leat_send(pub, out, c->size, -1);
+	}
+	c->sh->result.count = n;
+	c->sh->result.ns = (double)(bench_cpu() - cpu) / (double)n;
+	leat_pub_close(pub);
+	bench_meet(c);
+}
+
+const struct peer bench_overwrite = {.name = "leat", .kind = "leat", .works = 1 << OVERWRITE, .waits = ALL,
+				     .run = overwrite};
+
+/* ---- the latest value: unchanged (variant 0), changed (variant 1) ---- */
+
+static void latest(struct cell *c, int side)
+{
+	uint64_t end, buf[512], start;
+	struct bench_trips trips;
+
+	if (side ? open_sub(c, c->name, (struct leat_sub_opts){.flags = LEAT_OBSERVE})
+		 : open_pub(c, c->name, (struct leat_pub_opts){.policy = LEAT_OVERWRITE}))
+		return;
+	bench_meet(c);
+	bench_trips_init(&trips);
+	end = bench_now() + (uint64_t)c->span_ns;
+	if (side == 0) {
+		bench_fill(buf, c->size, 1);
+		leat_send(pub, buf, c->size, -1);
+	}
+	bench_meet(c);
+	if (!c->variant) {
+		if (side == 1) {
+			uint64_t n = 0;
+
+			for (int i = 0; i < 1000; i++)
+				leat_latest(sub, buf, sizeof(buf), NULL);
+			for (start = bench_now(); bench_now() < end; n += 1000)
+				for (int i = 0; i < 1000; i++)
+					if (leat_latest(sub, buf, sizeof(buf), NULL) < 0)
+						bench_fail(c, "%s", leat_why());
+			c->sh->result.count = n;
+			c->sh->result.ns = (double)(bench_now() - start) / (double)(n ? n : 1);
+		}
+		bench_meet(c);
+		return;
+	}
+	/* There by channel, back by a bare line: half of a line's own round trip comes off. */
+	for (uint64_t i = 2;; i++) {
+		if (side == 0) {
+			uint64_t say = i % 64 == 0 && bench_now() >= end ? BENCH_END : i;
+
+			bench_fill(buf, c->size, say);
+			leat_send(pub, buf, c->size, -1);
+			while (__atomic_load_n(&c->sh->pong, __ATOMIC_ACQUIRE) != say)
+				bench_pause();
+			bench_trip(&trips, i > 200);
+			if (say == BENCH_END)
+				break;
+		} else {
+			do {
+				leat_latest(sub, buf, sizeof(buf), NULL);
+			} while (buf[0] != i && buf[0] != BENCH_END);
+			if (bench_sum(buf, c->size) != bench_expect(c->size, buf[0]))
+				bench_fail(c, "torn");
+			__atomic_store_n(&c->sh->pong, buf[0], __ATOMIC_RELEASE);
+			if (buf[0] == BENCH_END)
+				break;
+		}
+	}
+	if (side == 0) {
+		bench_trips_result(&trips, &c->sh->result);
+		c->sh->result.ns = c->sh->result.ns * 2 - c->sh->probe[0];
+		c->sh->result.p99 = c->sh->result.p99 * 2 - c->sh->probe[0];
+	}
+	bench_meet(c);
+	c->sh->ping = c->sh->pong = 0;
+	bench_meet(c);
+}
+
+const struct peer bench_latest = {.name = "leat", .kind = "leat", .works = 1 << LATEST, .waits = ALL,
+				  .run = latest};
+
+/* ---- attach: from the call to the first message of an existing channel ---- */
+
+static void attach(struct cell *c, int side)
+{
+	uint64_t start, rtt = 0, best = UINT64_MAX;
+	uint32_t each[32];
+	char buf[4096];
+
+	if (side == 0) {
+		if (open_pub(c, c->name, (struct leat_pub_opts){.capacity = 65536}) < 0)
+			return;
+		memset(buf, 0, sizeof(buf));
+		leat_send(pub, buf, c->size, -1);
+		bench_meet(c);
+		bench_meet(c);
+		return;
+	}
+	if (!c->variant && setup(c, leat_open(NULL, &l)) < 0) /* the domain is open already */
+		return;
+	bench_meet(c);
+	for (int i = 0; i < 32; i++) {
+		struct leat_sub_opts o = {.struct_size = sizeof(o), .from = LEAT_OLDEST};
+
+		start = bench_now();
+		if (c->variant && leat_open(NULL, &l) < 0)
+			bench_fail(c, "%s", leat_why());
+		if (leat_sub_open(l, c->name, &o, &sub) < 0 || leat_recv(sub, buf, sizeof(buf), NULL, SEC) < 0)
+			bench_fail(c, "%s", leat_why());
+		each[i] = (uint32_t)(bench_now() - start);
+		if (bench_failed(c))
+			break;
+		leat_sub_close(sub);
+		for (int k = 0; k < 8; k++)
+			if (leat_ping(l, &rtt) == 0 && rtt < best)
+				best = rtt;
+		if (c->variant)
+			leat_close(l);
+	}
+	bench_quantiles(&c->sh->result, each, 32, 1);
+	c->sh->result.extra[0] = (double)rtt;
+	c->sh->result.extra[1] = (double)best;
+	bench_meet(c);
+}
+
+const struct peer bench_attach = {.name = "leat", .kind = "leat", .works = 1 << ATTACH, .waits = ALL,
+				  .run = attach};
+
+/* ---- registrations: every side opens and closes publishers, one request in flight each ---- */
+
+static void reg(struct cell *c, int side)
+{
+	struct leat_pub_opts o = {.struct_size = sizeof(o), .capacity = 4096};
+	uint64_t n = 0, end, start;
+	char name[80];
+
+	if (setup(c, leat_open(NULL, &l)) < 0)
+		return;
+	snprintf(name, sizeof(name), "%s/%d", c->name, side);
+	bench_meet(c);
+	start = bench_now();
+	end = start + 10 * (uint64_t)c->span_ns;
+	while (bench_now() < end && !bench_failed(c)) {
+		if (leat_pub_open(l, name, &o, &pub) < 0)
+			bench_fail(c, "%s", leat_why());
+		else
+			leat_pub_close(pub);
+		n++;
+	}
+	add(c, n);
+	bench_meet(c);
+	if (side == 0) {
+		c->sh->result.count = counted(c);
+		c->sh->result.ns = (double)(bench_now() - start) / (double)counted(c);
+	}
+	bench_meet(c);
+}
+
+const struct peer bench_register = {.name = "leat", .kind = "leat", .works = 1 << REGISTER, .waits = ALL,
+				    .run = reg};
