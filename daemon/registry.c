@@ -47,8 +47,8 @@ static int channel_new(struct registry *reg, const char *name, uint32_t n_rings,
 		return leat__say(-ENOMEM, "the broker has no memory for another channel");
 	e = leat__ctrl_geometry(&ch->g, n_rings, n_slots, leat__page_size());
 	if (e == 0)
-		ch->slots = calloc(ch->g.n_slots, sizeof(*ch->slots));
-	if (e == 0 && !ch->slots)
+		ch->name = strdup(name);
+	if (e == 0 && !ch->name)
 		e = leat__say(-ENOMEM, "the broker has no memory for another channel");
 	if (e == 0) {
 		o.size = ch->g.total;
@@ -60,12 +60,11 @@ static int channel_new(struct registry *reg, const char *name, uint32_t n_rings,
 		e = leat__seal_control(leat_region_fd(ch->control));
 	if (e < 0) {
 		leat_region_close(ch->control);
-		free(ch->slots);
+		free(ch->name);
 		free(ch);
 		return e;
 	}
 	ch->shm = leat_region_addr(ch->control);
-	snprintf(ch->name, sizeof(ch->name), "%s", name);
 	ch->next = *at;
 	*at = ch;
 	reg->n_channels++;
@@ -97,6 +96,7 @@ void registry_settle(struct registry *reg, struct channel *ch)
 	*at = ch->next;
 	leat_region_close(ch->control);
 	free(ch->slots);
+	free(ch->name);
 	free(ch);
 	reg->n_channels--;
 }
@@ -121,8 +121,12 @@ int registry_sorted(const struct registry *reg, struct channel ***ret)
 	return (int)n;
 }
 
-int ring_verify(const struct registry *reg, int fd, const struct leat__geometry *g, dev_t *dev,
-		ino_t *ino)
+static struct ring **inode_bucket(const struct registry *reg, dev_t dev, ino_t ino)
+{
+	return (struct ring **)(uintptr_t)&reg->by_inode[(ino ^ dev) % 4096];
+}
+
+int ring_verify(const struct registry *reg, int fd, const struct leat__geometry *g, struct ring_file *ret)
 {
 	const int want = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
 	int seals = fcntl(fd, F_GET_SEALS);
@@ -142,13 +146,10 @@ int ring_verify(const struct registry *reg, int fd, const struct leat__geometry 
 		return leat__say(-EINVAL, "the ring's size is not what was promised");
 	if ((uint32_t)fs.f_type == TMPFS_MAGIC && (uint64_t)st.st_blocks * 512 < g->total)
 		return leat__say(-EINVAL, "the ring's memory is not reserved");
-	for (size_t i = 0; i < 4096; i++)
-		for (struct channel *ch = reg->buckets[i]; ch; ch = ch->next)
-			for (struct ring *r = ch->rings; r; r = r->next)
-				if (r->dev == st.st_dev && r->ino == st.st_ino)
-					return leat__say(-EEXIST, "that ring is registered already");
-	*dev = st.st_dev;
-	*ino = st.st_ino;
+	for (struct ring *r = *inode_bucket(reg, st.st_dev, st.st_ino); r; r = r->same_hash)
+		if (r->dev == st.st_dev && r->ino == st.st_ino)
+			return leat__say(-EEXIST, "that ring is registered already");
+	*ret = (struct ring_file){fd, st.st_dev, st.st_ino};
 	return 0;
 }
 
@@ -161,7 +162,7 @@ static int undrained_by(const struct ring *ring)
 	if (ring->entry == LEAT__NO_ENTRY)
 		return -1;
 	lines = leat__ctrl_lines(ch->shm, &ch->g, ring->entry);
-	for (uint32_t i = 0; i < ch->g.n_slots; i++) {
+	for (uint32_t i = 0; i < ch->n_slots; i++) {
 		/* Pairs with the release store of DONE: nothing of the reader's follows it. */
 		uint64_t s = leat__load_acquire(&lines[i].state);
 
@@ -174,8 +175,21 @@ static int undrained_by(const struct ring *ring)
 
 static void changed(struct channel *ch)
 {
-	leat__fetch_add(&ch->shm->epoch, 1u);
+	ch->epoch++; /* ours to believe; theirs is for everybody to scribble on */
+	leat__store_release(&ch->shm->epoch, ch->epoch);
 	leat__bell_toll(&ch->shm->data_bell);
+}
+
+static void ring_free(struct registry *reg, struct ring *ring)
+{
+	struct ring **at = inode_bucket(reg, ring->dev, ring->ino);
+
+	while (*at && *at != ring)
+		at = &(*at)->same_hash;
+	if (*at)
+		*at = ring->same_hash;
+	close(ring->fd);
+	free(ring);
 }
 
 static void ring_forget(struct registry *reg, struct ring *ring)
@@ -189,8 +203,7 @@ static void ring_forget(struct registry *reg, struct ring *ring)
 		leat__store_release(&leat__ctrl_entries(ring->channel->shm)[ring->entry].word,
 				    UINT64_C(0));
 	reg->n_ended--;
-	close(ring->fd);
-	free(ring);
+	ring_free(reg, ring);
 }
 
 /* An ended ring that everybody has read needs no entry and no lines: readers of it cannot disturb
@@ -242,8 +255,8 @@ static int table_full(const struct channel *ch)
 					  "channel %s: all %u publisher places are taken, one by a ring that "
 					  "%s (pid %d) has not drained: let it read, or open the channel first "
 					  "with a larger max_publishers",
-					  ch->name, ch->g.n_rings, ch->slots[by].owner.program,
-					  (int)ch->slots[by].owner.pid);
+					  ch->name, ch->g.n_rings, ch->slots[by].owner->program,
+					  (int)ch->slots[by].owner->pid);
 	}
 	return leat__fail(-EUSERS,
 			  "channel %s: all %u publisher places are taken, one by %s (pid %d): close one, or "
@@ -252,8 +265,8 @@ static int table_full(const struct channel *ch)
 			  (int)ch->rings->owner.pid);
 }
 
-int ring_add(struct registry *reg, struct channel *ch, int fd, const struct leat__geometry *g,
-	     const struct owner *owner, struct ring **ret)
+int ring_add(struct registry *reg, struct channel *ch, const struct ring_file *file,
+	     const struct leat__geometry *g, const struct owner *owner, struct ring **ret)
 {
 	int entry = free_entry(reg, ch);
 	struct leat__line *lines;
@@ -269,13 +282,18 @@ int ring_add(struct registry *reg, struct channel *ch, int fd, const struct leat
 		return leat__say(-ENOMEM, "the broker has no memory for another ring");
 	ring->channel = ch;
 	ring->id = ++reg->next_ring;
-	ring->fd = fd;
+	ring->fd = file->fd;
+	ring->dev = file->dev;
+	ring->ino = file->ino;
+	at = inode_bucket(reg, ring->dev, ring->ino);
+	ring->same_hash = *at;
+	*at = ring;
 	ring->g = *g;
 	ring->entry = (uint32_t)entry;
 	ring->state = LEAT__LIVE;
 	ring->owner = *owner;
 	lines = leat__ctrl_lines(ch->shm, &ch->g, ring->entry);
-	for (uint32_t i = 0; i < ch->g.n_slots; i++) {
+	for (uint32_t i = 0; i < ch->n_slots; i++) {
 		unsigned state = ch->slots[i].mode == LEAT__WAITING ? LEAT__ACTIVE : LEAT__WATCHES;
 
 		if (!ch->slots[i].mode)
@@ -322,16 +340,24 @@ int slot_grant(struct channel *ch, uint32_t mode, const struct owner *owner, uin
 	struct leat__slot *shm;
 	uint32_t s = 0;
 
-	while (s < ch->g.n_slots && ch->slots[s].mode)
+	while (s < ch->n_slots && ch->slots[s].mode)
 		s++;
 	if (s == ch->g.n_slots)
 		return leat__fail(-EUSERS,
 				  "channel %s: all %u subscriber places are taken, one by %s (pid %d): close "
 				  "one, or open the channel first with a larger max_subscribers",
-				  ch->name, ch->g.n_slots, ch->slots[0].owner.program,
-				  (int)ch->slots[0].owner.pid);
+				  ch->name, ch->g.n_slots, ch->slots[0].owner->program,
+				  (int)ch->slots[0].owner->pid);
+	if (s == ch->n_slots) {
+		struct slot *more = realloc(ch->slots, (s + 1) * sizeof(*more));
+
+		if (!more)
+			return leat__say(-ENOMEM, "the broker has no memory for another subscriber");
+		ch->slots = more;
+		ch->n_slots++;
+	}
 	ch->grants = (ch->grants + 1) & 0xfff;
-	ch->slots[s] = (struct slot){mode, ch->grants, *owner};
+	ch->slots[s] = (struct slot){mode, ch->grants, owner};
 	ch->n_slots_used++;
 	shm = &leat__ctrl_slots(ch->shm, &ch->g)[s];
 	memset(shm, 0, sizeof(*shm));
@@ -413,8 +439,7 @@ void registry_free(struct registry *reg)
 				struct ring *r = ch->rings;
 
 				ch->rings = r->next;
-				close(r->fd);
-				free(r);
+				ring_free(reg, r);
 			}
 			ch->n_slots_used = ch->looks = 0;
 			registry_settle(reg, ch);

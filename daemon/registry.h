@@ -20,8 +20,16 @@ struct owner {
 	char program[16];
 };
 
+/* A descriptor, and which file that is. */
+struct ring_file {
+	int fd;
+	dev_t dev;
+	ino_t ino;
+};
+
 struct ring {
 	struct ring *next; /* in order of id */
+	struct ring *same_hash; /* by dev and ino */
 	struct channel *channel;
 	uint64_t id;
 	int fd;
@@ -37,24 +45,27 @@ struct ring {
 struct slot {
 	uint32_t mode; /* 0: free */
 	uint32_t grant;
-	struct owner owner;
+	const struct owner *owner; /* its session's, which frees the slot before it goes */
 };
 
 struct channel {
 	struct channel *next;
-	char name[LEAT__NAME_MAX + 1];
+	char *name;
 	struct leat_region *control;
 	struct leat__ctrl_shm *shm;
 	struct leat__geometry g;
 	struct ring *rings;
 	struct slot *slots;
+	uint32_t n_slots; /* of these: as many as were ever in use at once; the table has g.n_slots */
 	uint32_t n_slots_used;
 	uint32_t grants;
+	uint32_t epoch;
 	uint32_t looks; /* sessions that look on */
 };
 
 struct registry {
 	struct channel *buckets[4096];
+	struct ring *by_inode[4096];
 	uint32_t n_channels;
 	uint32_t n_ended; /* rings that wait to be forgotten */
 	uint64_t next_ring;
@@ -70,11 +81,10 @@ void registry_settle(struct registry *reg, struct channel *ch);
 int registry_sorted(const struct registry *reg, struct channel ***ret);
 
 /* Is @fd a ring as promised: sealed, whole, reserved, not known already? */
-int ring_verify(const struct registry *reg, int fd, const struct leat__geometry *g, dev_t *dev,
-		ino_t *ino);
-/* Take the ring in: lines, then LIVE. Owns @fd on success. -EUSERS naming who holds the table. */
-int ring_add(struct registry *reg, struct channel *ch, int fd, const struct leat__geometry *g,
-	     const struct owner *owner, struct ring **ret);
+int ring_verify(const struct registry *reg, int fd, const struct leat__geometry *g, struct ring_file *ret);
+/* Take the ring in: lines, then LIVE. Owns @file's fd on success. -EUSERS naming who holds the table. */
+int ring_add(struct registry *reg, struct channel *ch, const struct ring_file *file,
+	     const struct leat__geometry *g, const struct owner *owner, struct ring **ret);
 struct ring *ring_find(const struct channel *ch, uint64_t id);
 /* Its publisher has closed it, or is dead. */
 void ring_end(struct registry *reg, struct ring *ring, uint64_t now);

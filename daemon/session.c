@@ -165,11 +165,12 @@ static void on_pidfd(uv_poll_t *h, int status, int events)
 	session_end(h->data);
 }
 
-/* ---- requests: each fills in an answer and maybe a descriptor to send along (borrowed) ---- */
+/* ---- requests: each fills in an answer and maybe descriptors to send along (borrowed) ---- */
 
 struct reply {
 	struct leat__out out;
-	int fd; /* -1: none */
+	int fds[LEAT__FDS_MAX];
+	unsigned n_fds;
 };
 
 static uint32_t get_u32(const struct leat__in *in, unsigned tag)
@@ -229,7 +230,7 @@ static int get_channel(struct session *s, struct leat__in *in, int make, struct 
 static void put_channel(struct reply *r, const struct channel *ch)
 {
 	leat__wire_geometry(&r->out, LEAT__T_CONTROL, &ch->g);
-	r->fd = leat_region_fd(ch->control);
+	r->fds[r->n_fds++] = leat_region_fd(ch->control);
 }
 
 static int do_pub_open(struct session *s, struct leat__in *in, struct leat__packet *p,
@@ -238,15 +239,14 @@ static int do_pub_open(struct session *s, struct leat__in *in, struct leat__pack
 	struct leat__geometry g;
 	struct channel *ch;
 	struct object *o;
-	dev_t dev;
-	ino_t ino;
+	struct ring_file file;
 	int e = leat__wire_get_geometry(in, LEAT__T_GEOMETRY, &g);
 
 	if (e < 0)
 		return e;
 	if (p->n_fds != 1)
 		return leat__say(-EPROTO, "PUB_OPEN comes with the descriptor of its ring");
-	e = ring_verify(&s->b->reg, p->fds[0], &g, &dev, &ino);
+	e = ring_verify(&s->b->reg, p->fds[0], &g, &file);
 	if (e == 0)
 		e = get_channel(s, in, 1, &ch);
 	if (e < 0)
@@ -254,12 +254,10 @@ static int do_pub_open(struct session *s, struct leat__in *in, struct leat__pack
 	o = object_new(s, PUBLISHER, ch);
 	if (!o)
 		return -ENOMEM;
-	e = ring_add(&s->b->reg, ch, p->fds[0], &g, &s->owner, &o->ring);
+	e = ring_add(&s->b->reg, ch, &file, &g, &s->owner, &o->ring);
 	if (e < 0)
 		return object_undo(s, ch, e);
-	leat__packet_take(p);
-	o->ring->dev = dev;
-	o->ring->ino = ino;
+	leat__packet_take(p, 0);
 	r->out.head.object = o->id;
 	leat__wire_u64(&r->out, LEAT__T_RING_ID, o->ring->id);
 	leat__wire_u32(&r->out, LEAT__T_ENTRY, o->ring->entry);
@@ -267,13 +265,29 @@ static int do_pub_open(struct session *s, struct leat__in *in, struct leat__pack
 	return 0;
 }
 
+static void put_ring(struct reply *r, const struct ring *ring)
+{
+	leat__wire_brought(&r->out, ring->id, &ring->g);
+	r->fds[r->n_fds++] = ring->fd;
+}
+
 static void put_rings(struct reply *r, const struct channel *ch)
 {
+	leat__wire_u32(&r->out, LEAT__T_EPOCH, ch->epoch);
 	for (struct ring *ring = ch->rings; ring; ring = ring->next) {
 		struct leat__wire_ring w = {ring->id, ring->entry, ring->state};
 
 		leat__wire_bytes(&r->out, LEAT__T_RING, &w, sizeof(w));
 	}
+}
+
+/* Those after ring @after that are likely to be asked for next come along at once, as far as they fit. */
+static void bring_rings(struct reply *r, const struct channel *ch, uint64_t after)
+{
+	for (struct ring *ring = ch->rings; ring && r->n_fds < LEAT__FDS_MAX; ring = ring->next)
+		if (ring->id > after && ring->entry != LEAT__NO_ENTRY &&
+		    leat__wire_fits(&r->out, sizeof(struct leat__wire_brought) + 16))
+			put_ring(r, ring);
 }
 
 static int do_sub_open(struct session *s, struct leat__in *in, struct leat__packet *p,
@@ -301,6 +315,7 @@ static int do_sub_open(struct session *s, struct leat__in *in, struct leat__pack
 	leat__wire_u32(&r->out, LEAT__T_GRANT, ch->slots[o->slot].grant);
 	put_rings(r, ch);
 	put_channel(r, ch);
+	bring_rings(r, ch, 0);
 	return 0;
 }
 
@@ -331,11 +346,14 @@ static int do_rings(struct session *s, struct leat__in *in, struct leat__packet 
 		    struct reply *r)
 {
 	struct object *o = object_find(s, in->head.object);
+	uint64_t after;
 
 	(void)p;
 	if (!o)
 		return -ENOENT;
 	put_rings(r, o->channel);
+	if (leat__wire_get(in, LEAT__T_RING_ID, &after, sizeof(after)) == 0)
+		bring_rings(r, o->channel, after);
 	return 0;
 }
 
@@ -358,8 +376,7 @@ static int do_ring(struct session *s, struct leat__in *in, struct leat__packet *
 		return leat__fail(-ENOENT, "ring %llu is no more", (unsigned long long)id);
 	leat__wire_u32(&r->out, LEAT__T_ENTRY, ring->entry);
 	leat__wire_u32(&r->out, LEAT__T_STATE, ring->state);
-	leat__wire_geometry(&r->out, LEAT__T_GEOMETRY, &ring->g);
-	r->fd = ring->fd;
+	put_ring(r, ring);
 	return 0;
 }
 
@@ -441,12 +458,12 @@ static int do_peers(struct session *s, struct leat__in *in, struct leat__packet 
 			goto more;
 		leat__wire_bytes(&r->out, LEAT__T_PEER, &w, sizeof(w));
 	}
-	for (uint32_t i = 0; i < ch->g.n_slots; i++, n++) {
-		struct leat__wire_peer w =
-			peer(&ch->slots[i].owner, i, ch->slots[i].mode + 1, 1);
+	for (uint32_t i = 0; i < ch->n_slots; i++, n++) {
+		struct leat__wire_peer w;
 
 		if (n < from || !ch->slots[i].mode)
 			continue;
+		w = peer(ch->slots[i].owner, i, ch->slots[i].mode + 1, 1);
 		if (!leat__wire_fits(&r->out, sizeof(w) + 16))
 			goto more;
 		leat__wire_bytes(&r->out, LEAT__T_PEER, &w, sizeof(w));
@@ -468,7 +485,7 @@ static do_fn *const requests[] = {
 /* One packet. Negative: this client is not to be talked to any more. */
 static int handle(struct session *s, struct leat__packet *p)
 {
-	struct reply r = {.fd = -1};
+	struct reply r = {.n_fds = 0};
 	struct leat__in in;
 	int e = leat__wire_parse(&in, p->bytes, p->size, p->n_fds);
 
@@ -481,17 +498,17 @@ static int handle(struct session *s, struct leat__packet *p)
 	leat__wire_begin(&r.out, LEAT__OK, in.head.serial, in.head.object);
 	e = requests[in.head.type](s, &in, p, &r);
 	if (e == 0)
-		e = leat__wire_end(&r.out, r.fd >= 0);
+		e = leat__wire_end(&r.out, r.n_fds);
 	if (e < 0) {
 		leat__wire_begin(&r.out, LEAT__ERROR, in.head.serial, in.head.object);
 		leat__wire_u32(&r.out, LEAT__T_CODE, (uint32_t)-e);
 		leat__wire_text(&r.out, LEAT__T_WHY, leat_why());
 		leat__wire_end(&r.out, 0);
-		r.fd = -1;
+		r.n_fds = 0;
 	}
 	e = 0;
 	if (!(in.head.flags & LEAT__WIRE_QUIET))
-		e = leat__sock_send(s->sock, &r.out, &r.fd, r.fd >= 0);
+		e = leat__sock_send(s->sock, &r.out, r.fds, r.n_fds);
 	/* One that has hung up may have said more before: hear it out. */
 	if (e < 0 && e != -EPIPE && e != -ECONNRESET)
 		return leat__fail(e, "the client does not take its answer: %s", strerror(-e));

@@ -25,7 +25,7 @@ static int ring_fd(struct leat *l, struct leat_sub *s, uint64_t id)
 	leat__wire_begin(&o, LEAT__RING, 0, s->object);
 	leat__wire_u64(&o, LEAT__T_RING_ID, id);
 	ok(leat__request(l, &o, -1, &p, &in));
-	return leat__packet_take(&p);
+	return leat__packet_take(&p, 0);
 }
 
 #define DENIED(expr)                                                                               \

@@ -108,8 +108,8 @@ int leat__start_broker(const char *path);
 /* Map what a packet brought: a control region (read-write) or a ring (read-only). */
 int leat__map_control(struct leat__packet *p, const struct leat__in *in, struct leat_region **ret,
 		      struct leat__geometry *g);
-int leat__map_ring(struct leat__packet *p, const struct leat__in *in, struct leat_region **ret,
-		   struct leat__geometry *g);
+int leat__map_ring(struct leat__packet *p, const struct leat__in *in, uint64_t id,
+		   struct leat_region **ret, struct leat__geometry *g);
 /* Regions of channels: no descriptor kept, nothing inherited by a child. */
 void leat__settle_region(struct leat_region *r);
 
@@ -117,7 +117,8 @@ enum { LEAT__TURN = 64 }; /* messages of one ring before the next is looked at *
 
 /* sub_rings.c: */
 /* What the broker's list of rings means for us: some have ended, some are new. */
-int leat__sub_take_rings(struct leat_sub *s, const struct leat__in *in, int opening);
+int leat__sub_take_rings(struct leat_sub *s, struct leat__packet *p, const struct leat__in *in,
+			 int opening);
 /* Has the ring table moved? Then ask. Failing is not fatal: what is attached goes on. */
 void leat__sub_look_around(struct leat_sub *s);
 /* Let go of rings that have ended and are read to the end; 1 if any went. */

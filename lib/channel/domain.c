@@ -433,11 +433,11 @@ void leat__settle_region(struct leat_region *r)
 	r->fd = -1;
 }
 
-static int map_packet(struct leat__packet *p, uint64_t size, unsigned flags,
+static int map_packet(struct leat__packet *p, unsigned i, uint64_t size, unsigned flags,
 		      struct leat_region **ret)
 {
 	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD, .flags = flags,
-				     .size = size, .fd = leat__packet_take(p)};
+				     .size = size, .fd = leat__packet_take(p, i)};
 	int e;
 
 	if (o.fd < 0)
@@ -457,7 +457,7 @@ int leat__map_control(struct leat__packet *p, const struct leat__in *in, struct 
 	if (e == 0)
 		e = leat__ctrl_check(g, g->total);
 	if (e == 0)
-		e = map_packet(p, g->total, LEAT_PREFAULT, &r);
+		e = map_packet(p, 0, g->total, LEAT_PREFAULT, &r);
 	if (e < 0)
 		return e;
 	leat__settle_region(r);
@@ -465,18 +465,19 @@ int leat__map_control(struct leat__packet *p, const struct leat__in *in, struct 
 	return 0;
 }
 
-int leat__map_ring(struct leat__packet *p, const struct leat__in *in, struct leat_region **ret,
-		   struct leat__geometry *g)
+int leat__map_ring(struct leat__packet *p, const struct leat__in *in, uint64_t id,
+		   struct leat_region **ret, struct leat__geometry *g)
 {
 	struct leat__geometry head;
 	struct leat_region *r = NULL;
 	unsigned char *view;
-	int e = leat__wire_get_geometry(in, LEAT__T_GEOMETRY, g);
+	int i = leat__wire_find_brought(in, id, g);
+	int e = i;
 
-	if (e == 0)
+	if (e >= 0)
 		e = leat__ring_check(g, g->total);
 	if (e == 0)
-		e = map_packet(p, g->total, LEAT_RDONLY, &r);
+		e = map_packet(p, (unsigned)i, g->total, LEAT_RDONLY, &r);
 	if (e < 0)
 		return e;
 	e = leat__head_read(leat_region_addr(r), LEAT__MAGIC_RING, g->total, &head);

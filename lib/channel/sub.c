@@ -522,13 +522,17 @@ static int subscribe(struct leat_sub *s, const char *name, const struct leat_sub
 		e = leat__map_control(&pkt, &in, &s->control, &s->cg);
 	if (e == 0 && s->slot_index >= s->cg.n_slots)
 		e = leat__say(-EPROTO, "the broker named an impossible slot");
+	if (e == 0) {
+		s->ctrl = leat_region_addr(s->control);
+		s->slot = &leat__ctrl_slots(s->ctrl, &s->cg)[s->slot_index];
+		/* What the answer lists was there when our slot was granted; later ones begin at 0 for us,
+		 * and have moved the epoch since. */
+		if (leat__wire_get(&in, LEAT__T_EPOCH, &s->epoch, sizeof(s->epoch)) < 0)
+			s->retry_at = 1;
+		e = leat__sub_take_rings(s, &pkt, &in, 1);
+	}
 	leat__packet_close(&pkt);
-	if (e < 0)
-		return e;
-	s->ctrl = leat_region_addr(s->control);
-	s->slot = &leat__ctrl_slots(s->ctrl, &s->cg)[s->slot_index];
-	/* What the answer lists was there when our slot was granted; later ones begin at 0 for us. */
-	return leat__sub_take_rings(s, &in, 1);
+	return e;
 }
 
 int leat_sub_open(struct leat *l, const char *name, const struct leat_sub_opts *opts,
@@ -558,8 +562,7 @@ int leat_sub_open(struct leat *l, const char *name, const struct leat_sub_opts *
 		leat_sub_close(s);
 		return e;
 	}
-	s->retry_at = 1; /* look once more for what came between the grant and now */
-	leat__sub_look_around(s);
+	leat__sub_look_around(s); /* for what came between the grant and now */
 	*ret = s;
 	return 0;
 }

@@ -90,27 +90,39 @@ static void decline(struct leat_sub *s, const struct leat__wire_ring *w)
 				    LEAT__WORD(w->id, s->grant << 12 | LEAT__DONE));
 }
 
-/* Map ring @w and begin to read it: from its beginning if it came after us, else where we asked. */
-static int attach(struct leat_sub *s, const struct leat__wire_ring *w, int opening)
+/* Map ring @w: it came along in the packet (@p), or is asked for. */
+static int fetch(struct leat_sub *s, const struct leat__wire_ring *w, struct leat__packet *p,
+		 const struct leat__in *in, int opening, struct leat_region **ret, struct leat__geometry *g)
+{
+	struct leat__packet pkt;
+	struct leat__out out;
+	struct leat__in answer;
+	int e = leat__map_ring(p, in, w->id, ret, g);
+
+	if (e != -ENOENT)
+		return e;
+	leat__wire_begin(&out, LEAT__RING, 0, s->object);
+	leat__wire_u64(&out, LEAT__T_RING_ID, w->id);
+	e = leat__request_within(s->l, &out, -1, &pkt, &answer, opening ? OPEN_NS : ASK_NS);
+	if (e < 0)
+		return e;
+	e = leat__map_ring(&pkt, &answer, w->id, ret, g);
+	leat__packet_close(&pkt);
+	return e == -ENOENT ? leat__say(-EPROTO, "the broker's answer lacks the ring") : e;
+}
+
+/* Begin to read ring @w: from its beginning if it came after us, else where we asked. */
+static int attach(struct leat_sub *s, const struct leat__wire_ring *w, struct leat__packet *p,
+		  const struct leat__in *in, int opening)
 {
 	int waiting = s->mode == LEAT__WAITING && w->entry != LEAT__NO_ENTRY;
 	struct leat__line *line = NULL;
 	struct leat__attached *a;
 	struct leat_region *region;
 	struct leat__geometry g;
-	struct leat__packet pkt;
-	struct leat__out out;
-	struct leat__in in;
 	uint64_t word = 0;
-	int e;
+	int e = fetch(s, w, p, in, opening, &region, &g);
 
-	leat__wire_begin(&out, LEAT__RING, 0, s->object);
-	leat__wire_u64(&out, LEAT__T_RING_ID, w->id);
-	e = leat__request_within(s->l, &out, -1, &pkt, &in, opening ? OPEN_NS : ASK_NS);
-	if (e < 0)
-		return e;
-	e = leat__map_ring(&pkt, &in, &region, &g);
-	leat__packet_close(&pkt);
 	if (e == 0) {
 		e = leat__sub_attach(s, region, 1, &g, &a);
 		if (e < 0)
@@ -151,7 +163,8 @@ static struct leat__attached *find(const struct leat_sub *s, uint64_t id)
 }
 
 /* What the broker's list of rings means for us: some have ended, some are new. */
-int leat__sub_take_rings(struct leat_sub *s, const struct leat__in *in, int opening)
+int leat__sub_take_rings(struct leat_sub *s, struct leat__packet *p, const struct leat__in *in,
+			 int opening)
 {
 	const unsigned char *at = NULL;
 	size_t size;
@@ -175,7 +188,7 @@ int leat__sub_take_rings(struct leat_sub *s, const struct leat__in *in, int open
 			s->last_id = w.id;
 			continue;
 		}
-		e = attach(s, &w, opening);
+		e = attach(s, &w, p, in, opening);
 		if (e < 0 && e != -ENOENT) /* gone since it was listed: nothing of it was for us */
 			return e;
 		s->last_id = w.id;
@@ -199,10 +212,11 @@ void leat__sub_look_around(struct leat_sub *s)
 		return;
 	s->epoch = epoch;
 	leat__wire_begin(&out, LEAT__RINGS, 0, s->object);
+	leat__wire_u64(&out, LEAT__T_RING_ID, s->last_id);
 	e = leat__request_within(s->l, &out, -1, &pkt, &in, ASK_NS);
 	if (e == 0) {
+		e = leat__sub_take_rings(s, &pkt, &in, 0);
 		leat__packet_close(&pkt);
-		e = leat__sub_take_rings(s, &in, 0);
 	}
 	/* Without a broker the table cannot change any more; one that is slow is asked again later. */
 	s->retry_at = e < 0 && e != -ECONNRESET ? leat__now() + AGAIN_NS : 0;

@@ -59,12 +59,12 @@ void leat__packet_close(struct leat__packet *p)
 	p->n_fds = 0;
 }
 
-int leat__packet_take(struct leat__packet *p)
+int leat__packet_take(struct leat__packet *p, unsigned i)
 {
-	int fd = p->n_fds ? p->fds[0] : -1;
+	int fd = i < p->n_fds ? p->fds[i] : -1;
 
-	if (p->n_fds)
-		p->fds[0] = -1;
+	if (i < p->n_fds)
+		p->fds[i] = -1;
 	return fd;
 }
 

@@ -18,8 +18,8 @@ int leat__sock_send(int sock, const struct leat__out *o, const int *fds, unsigne
 /* Receive one packet. 1, 0 the other side has closed, -EAGAIN, -EBADMSG truncated or empty. */
 int leat__sock_recv(int sock, struct leat__packet *p);
 void leat__packet_close(struct leat__packet *p);
-/* Take the first descriptor out of the packet; -1 none. */
-int leat__packet_take(struct leat__packet *p);
+/* Take descriptor @i out of the packet; -1 none. */
+int leat__packet_take(struct leat__packet *p, unsigned i);
 
 /* Who is on the other side. @ret_pidfd may be NULL; -1 there if the kernel cannot say. */
 int leat__sock_peer(int sock, pid_t *pid, uid_t *uid, int *ret_pidfd);

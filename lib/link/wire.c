@@ -175,11 +175,23 @@ int leat__wire_get_text(const struct leat__in *in, unsigned tag, char *ret, size
 	return 0;
 }
 
+static struct leat__wire_geometry pack(const struct leat__geometry *g)
+{
+	return (struct leat__wire_geometry){g->total,      g->page,       g->capacity,  g->data_off,
+					    g->block_size, g->blocks_off, g->head_size, g->n_blocks,
+					    g->flags,      g->n_rings,    g->n_slots,   0};
+}
+
+static struct leat__geometry unpack(const struct leat__wire_geometry *w)
+{
+	return (struct leat__geometry){w->total,      w->page,       w->capacity,  w->data_off,
+				       w->block_size, w->blocks_off, w->head_size, w->n_blocks,
+				       w->flags,      w->n_rings,    w->n_slots};
+}
+
 void leat__wire_geometry(struct leat__out *o, unsigned tag, const struct leat__geometry *g)
 {
-	struct leat__wire_geometry w = {g->total,      g->page,       g->capacity,  g->data_off,
-					g->block_size, g->blocks_off, g->head_size, g->n_blocks,
-					g->flags,      g->n_rings,    g->n_slots,   0};
+	struct leat__wire_geometry w = pack(g);
 
 	leat__wire_bytes(o, tag, &w, sizeof(w));
 }
@@ -190,10 +202,38 @@ int leat__wire_get_geometry(const struct leat__in *in, unsigned tag, struct leat
 	int e = leat__wire_get(in, tag, &w, sizeof(w));
 
 	if (e == 0)
-		*g = (struct leat__geometry){w.total,      w.page,       w.capacity,  w.data_off,
-					     w.block_size, w.blocks_off, w.head_size, w.n_blocks,
-					     w.flags,      w.n_rings,    w.n_slots};
+		*g = unpack(&w);
 	return e;
+}
+
+void leat__wire_brought(struct leat__out *o, uint64_t id, const struct leat__geometry *g)
+{
+	struct leat__wire_brought w = {id, pack(g)};
+
+	leat__wire_bytes(o, LEAT__T_BROUGHT, &w, sizeof(w));
+}
+
+int leat__wire_find_brought(const struct leat__in *in, uint64_t id, struct leat__geometry *g)
+{
+	const unsigned char *at = NULL;
+	int found = -ENOENT, n = 0, k = 0;
+	size_t size;
+
+	while ((at = leat__wire_next(in, LEAT__T_BROUGHT, at, &size))) {
+		struct leat__wire_brought w;
+
+		if (size != sizeof(w))
+			return leat__say(-EBADMSG, "a ring's facts are malformed");
+		memcpy(&w, at, sizeof(w));
+		if (found < 0 && w.id == id) {
+			*g = unpack(&w.g);
+			found = k;
+		}
+		k++;
+		n++;
+	}
+	/* The control region's descriptor, where there is one, comes before them. */
+	return found < 0 || n > in->head.fds ? -ENOENT : found + in->head.fds - n;
 }
 
 static int name_char(char c)

@@ -64,6 +64,8 @@ enum leat__tag {
 	LEAT__T_MORE = 22,    /* there is more after the last one listed */
 	LEAT__T_PEER = 23,    /* struct leat__wire_peer, repeated */
 	LEAT__T_GONE = 24,    /* publishers that have ended, all told */
+	LEAT__T_BROUGHT = 25, /* struct leat__wire_brought: a ring whose descriptor comes along, in order */
+	LEAT__T_EPOCH = 26,   /* u32: the control region's, when the rings were listed */
 };
 #define LEAT__NO_ENTRY UINT32_C(0xffffffff)
 
@@ -76,6 +78,11 @@ struct leat__wire_ring {
 	uint64_t id;
 	uint32_t entry;
 	uint32_t state;
+};
+
+struct leat__wire_brought {
+	uint64_t id;
+	struct leat__wire_geometry g;
 };
 
 struct leat__wire_channel {
@@ -144,6 +151,9 @@ int leat__wire_get_text(const struct leat__in *in, unsigned tag, char *ret, size
 /* The facts of a ring or control region (T_GEOMETRY, T_CONTROL). */
 void leat__wire_geometry(struct leat__out *o, unsigned tag, const struct leat__geometry *g);
 int leat__wire_get_geometry(const struct leat__in *in, unsigned tag, struct leat__geometry *g);
+/* A ring that comes along with the message; say which descriptor of those (0, 1, ...): or -ENOENT. */
+void leat__wire_brought(struct leat__out *o, uint64_t id, const struct leat__geometry *g);
+int leat__wire_find_brought(const struct leat__in *in, uint64_t id, struct leat__geometry *g);
 /* Walk: the next value of @tag after @at (NULL: the first). NULL: no more. */
 const unsigned char *leat__wire_next(const struct leat__in *in, unsigned tag,
 				     const unsigned char *at, size_t *size);

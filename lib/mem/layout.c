@@ -109,12 +109,18 @@ int leat__ctrl_check(const struct leat__geometry *g, uint64_t size)
 /* The kernel's boot id as two numbers; zeroes where /proc is missing. */
 static void boot_id(uint64_t id[2])
 {
+	static uint64_t known[3]; /* it outlives us; the last word says that the others are there */
 	unsigned long long a = 0, b = 0;
 	char text[64];
 	unsigned p[5] = {0};
 	unsigned long long q = 0;
 
 	id[0] = id[1] = 0;
+	if (leat__load_acquire(&known[2])) {
+		id[0] = leat__load_relaxed(&known[0]);
+		id[1] = leat__load_relaxed(&known[1]);
+		return;
+	}
 	if (leat__read_file("/proc/sys/kernel/random/boot_id", text, sizeof(text)) < 0)
 		return;
 	if (sscanf(text, "%8x-%4x-%4x-%4x-%12llx", &p[0], &p[1], &p[2], &p[3], &q) != 5)
@@ -123,6 +129,9 @@ static void boot_id(uint64_t id[2])
 	b = (unsigned long long)p[3] << 48 | q;
 	id[0] = a;
 	id[1] = b;
+	leat__store_relaxed(&known[0], id[0]);
+	leat__store_relaxed(&known[1], id[1]);
+	leat__store_release(&known[2], UINT64_C(1));
 }
 
 void leat__head_write(struct leat__head *head, const char *magic, const struct leat__geometry *g)

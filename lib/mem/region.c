@@ -395,7 +395,7 @@ int leat__region_life_dead(struct leat_region *r, uint32_t id)
 int leat__map_twice(int fd, void *addr, uint64_t off, uint64_t size, int prot, uint64_t align,
 		    unsigned char **ret)
 {
-	uint64_t room = 2 * size + align;
+	uint64_t room = 2 * size + (align > leat__page_size() ? align : 0);
 	unsigned char *at, *raw;
 
 	if (room > SIZE_MAX / 2)
