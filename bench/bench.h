@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 enum wait { SPIN, SLEEP, DEFAULT }; /* poll; block at once; as the peer comes out of its box */
-enum work { PINGPONG, ONEWAY, NOBODY, FANOUT, FANIN, OVERWRITE, LATEST, ATTACH, REGISTER, WORKLOAD };
+enum work { PINGPONG, ONEWAY, NOBODY, FANOUT, FANIN, OVERWRITE, LATEST, ATTACH, REGISTER, WORKLOAD, FILES };
 
 struct result {
 	uint64_t count;
@@ -93,6 +93,10 @@ void bench_quantiles(struct result *r, uint32_t *samples, size_t n, double unit)
 /* ns of a tick, measured once, before the processes part. */
 double bench_tick_ns(void);
 
+/* Publishers that each of the clients registers: more than 512 at a time iceoryx does not have. */
+enum { BENCH_BURST = 7 };
+/* All sides have registered theirs since @start: ns for each. */
+void bench_registered(struct cell *c, int side, uint64_t start);
 #define BENCH_END (UINT64_C(1) << 62) /* number of the message after the last */
 
 static inline uint64_t bench_ticks(void)

@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 #include "bench.h"
-#include "roudi.h"
 
 static pid_t roudi, starter;
 
@@ -22,7 +21,7 @@ static void stop_roudi(void)
 	}
 }
 
-int bench_roudi(struct cell *c)
+static int roudi_up(struct cell *c)
 {
 	char config[128];
 	FILE *f;
@@ -142,5 +141,77 @@ static inline int release_(void)
 #include "loops.h"
 
 const struct peer bench_iceoryx = {.name = "iceoryx", .kind = "peer", .works = 1 << PINGPONG | 1 << ONEWAY,
-				   .waits = 1 << SPIN | 1 << SLEEP, .in_place = 1, .prepare = bench_roudi,
+				   .waits = 1 << SPIN | 1 << SLEEP, .in_place = 1, .prepare = roudi_up,
 				   .run = iox_run};
+
+/* ---- attach, and register ---- */
+
+static void attach(struct cell *c, int side)
+{
+	iox_pub_options_t po;
+	iox_sub_options_t so;
+	uint32_t each[32];
+	char name[80];
+
+	snprintf(name, sizeof(name), "%s-%d", c->name, side);
+	iox_set_loglevel(Iceoryx_LogLevel_Off);
+	iox_runtime_init(name);
+	if (side == 0) {
+		iox_pub_options_init(&po);
+		po.historyCapacity = 1;
+		pub = iox_pub_init(&pub_storage, "leat", c->name, "there", &po);
+		bench_fill(claim_(c->size), c->size, 1);
+		commit_(c->size, 1);
+		bench_meet(c);
+		bench_meet(c);
+		iox_pub_deinit(pub);
+		return;
+	}
+	bench_meet(c);
+	iox_sub_options_init(&so);
+	so.historyRequest = 1;
+	for (int i = 0; i < 32; i++) {
+		uint64_t start = bench_now();
+
+		sub = iox_sub_init(&sub_storage, "leat", c->name, "there", &so);
+		while (iox_sub_take_chunk(sub, &peeked) != ChunkReceiveResult_SUCCESS)
+			if (bench_now() - start > 5000000000u) {
+				bench_fail(c, "nothing came");
+				return;
+			}
+		each[i] = (uint32_t)(bench_now() - start);
+		release_();
+		iox_sub_deinit(sub);
+	}
+	bench_quantiles(&c->sh->result, each, 32, 1);
+	bench_meet(c);
+}
+
+static void reg(struct cell *c, int side)
+{
+	static iox_pub_storage_t storage[BENCH_BURST];
+	iox_pub_options_t po;
+	uint64_t start;
+	char name[80];
+
+	snprintf(name, sizeof(name), "%s-%d", c->name, side);
+	iox_set_loglevel(Iceoryx_LogLevel_Off);
+	iox_runtime_init(name);
+	iox_pub_options_init(&po);
+	bench_meet(c);
+	start = bench_now();
+	for (int i = 0; i < BENCH_BURST; i++) {
+		snprintf(name, sizeof(name), "%d-%d", side, i);
+		iox_pub_init(&storage[i], "leat", c->name, name, &po);
+	}
+	bench_meet(c);
+	bench_registered(c, side, start);
+}
+
+static void more(struct cell *c, int side)
+{
+	(c->work == ATTACH ? attach : reg)(c, side);
+}
+
+const struct peer bench_iceoryx_more = {.name = "iceoryx", .kind = "peer", .works = 1 << ATTACH | 1 << REGISTER,
+					.waits = 1 << SPIN, .prepare = roudi_up, .run = more};

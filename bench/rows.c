@@ -12,6 +12,10 @@
 #define OW(label, size, capacity, quick)                                                           \
 	{"one-way " label, "oneway", ONEWAY, SPIN, size, capacity, 2, 0, quick, 0, NULL}
 
+#define FILES3(label, size, quick)                                                                 \
+	{"new file, records of " label, "files", FILES, SPIN, size, 0, 1, FILE_NEW, quick, 0, NULL},       \
+	{"overwriting, records of " label, "files", FILES, SPIN, size, 0, 1, FILE_OVER, quick, 0, NULL},   \
+	{"reading, records of " label, "files", FILES, SPIN, size, 0, 1, FILE_READ, quick, 0, NULL}
 #define FAN(n, quick)                                                                              \
 	{"1 to " #n, "fanout", FANOUT, SPIN, 64, 16 * MIB, 1 + (n), 0, quick, 0, NULL}
 
@@ -39,13 +43,14 @@ const struct row bench_rows[] = {
 	{"latest 64 B, unchanged", "latest", LATEST, SPIN, 64, 0, 2, 0, 1, 0, NULL},
 	{"latest 64 B, changed", "latest", LATEST, SPIN, 64, 0, 2, 1, 1, 0, NULL},
 	{"attach, domain open", "attach", ATTACH, SPIN, 64, 0, 2, 0, 1, 0, NULL},
-	{"attach, domain not open", "attach", ATTACH, SPIN, 64, 0, 2, 1, 0, 0, NULL},
-	{"registrations, 64 clients", "register", REGISTER, SPIN, 64, 0, 64, 0, 1, 0, NULL},
+	{"attach, domain not open", "attach", ATTACH, SPIN, 64, 0, 2, 1, 0, 0, "leat"},
+	{"registrations, 64 clients", "register", REGISTER, SPIN, 64, 0, 64, 0, 1, 1, NULL},
 	{"video: 4K at 60 Hz to 4", "loads", WORKLOAD, DEFAULT, 12441600, 0, 5, LOAD_VIDEO, 0, 0, NULL},
 	{"ticks: 64-256 B to 8", "loads", WORKLOAD, DEFAULT, 256, 0, 9, LOAD_TICKS, 0, 0, NULL},
 	{"log: 16 programs", "loads", WORKLOAD, DEFAULT, 500, 0, 17, LOAD_LOG, 0, 0, NULL},
 	{"state: 500 topics", "loads", WORKLOAD, DEFAULT, 64, 0, 2, LOAD_STATE, 0, 0, NULL},
 	{"tensors: 100 MB kept", "loads", WORKLOAD, SPIN, 100000000, 0, 2, LOAD_TENSORS, 0, 0, NULL},
+	FILES3("64 B", 64, 0), FILES3("512 B", 512, 0), FILES3("4 KiB", 4096, 1), FILES3("64 KiB", 65536, 0),
 	{"memory", "memory", WORKLOAD, DEFAULT, 64, 0, 1, LOAD_MEMORY, 1, 0, NULL},
 	{0},
 };
@@ -64,6 +69,11 @@ PEER(bench_latest);
 PEER(bench_attach);
 PEER(bench_register);
 PEER(bench_loads);
+PEER(bench_file_write);
+PEER(bench_file_stdio);
+PEER(bench_file_mmap);
+PEER(bench_file_leat);
+PEER(bench_file_kept);
 PEER(bench_pipe);
 PEER(bench_stream);
 PEER(bench_seqpacket);
@@ -76,12 +86,16 @@ PEER(bench_qb);
 PEER(bench_zmq);
 PEER(bench_nng);
 PEER(bench_iceoryx);
+PEER(bench_iceoryx_more);
+PEER(bench_dbus);
 
 const struct peer *const bench_peers[] = {
 	&bench_line, &bench_hand, &bench_futex,
 	&bench_leat, &bench_leat_in_place, &bench_leat_batched,
 	&bench_fanout, &bench_fanin, &bench_overwrite, &bench_latest, &bench_attach, &bench_register, &bench_loads,
+	&bench_file_leat, &bench_file_kept, &bench_file_write, &bench_file_stdio, &bench_file_mmap,
 	&bench_pipe, &bench_stream, &bench_seqpacket, &bench_mq, &bench_sysv,
 	&bench_boost_mq, &bench_boost_spsc, &bench_ck, &bench_qb, &bench_zmq, &bench_nng, &bench_iceoryx,
+	&bench_iceoryx_more, &bench_dbus,
 	0,
 };

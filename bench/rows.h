@@ -15,6 +15,7 @@ struct row {
 	const char *only; /* peers that take part, by parts of their names; NULL: all that can */
 };
 
+enum { FILE_NEW, FILE_OVER, FILE_READ };
 enum { LOAD_VIDEO, LOAD_TICKS, LOAD_LOG, LOAD_STATE, LOAD_TENSORS, LOAD_MEMORY };
 
 extern const struct row bench_rows[];

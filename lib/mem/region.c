@@ -430,6 +430,8 @@ int leat__map_twice(int fd, void *addr, uint64_t off, uint64_t size, int prot, u
 	return 0;
 }
 
+#define AROUND 65536
+
 int leat__region_view(struct leat_region *r, uint64_t off, uint64_t size, unsigned char **ret)
 {
 	int prot = PROT_READ | (r->flags & LEAT_RDONLY ? 0 : PROT_WRITE);
@@ -443,8 +445,10 @@ int leat__region_view(struct leat_region *r, uint64_t off, uint64_t size, unsign
 		if (e == 0) {
 			r->view_off = off;
 			r->view_size = size;
-			/* A first touch costs microseconds: pay it now. */
-			prefault(r->view, 2 * size, prot & PROT_WRITE);
+			/* A first touch costs microseconds: pay it now. Not for reading a little: there the
+			 * kernel maps 64 KiB at a touch by itself. */
+			if ((prot & PROT_WRITE) || size > AROUND)
+				prefault(r->view, 2 * size, prot & PROT_WRITE);
 		}
 	}
 	if (e == 0) {
