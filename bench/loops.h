@@ -78,6 +78,7 @@ static void LOOP(pingpong)(struct cell *c, int side, unsigned char *out, unsigne
 
 static void LOOP(oneway)(struct cell *c, int side, unsigned char *out, unsigned char *in)
 {
+	int large = c->size > 1000000;
 	uint64_t seq = 0, first = 0, sum = 0, warm = 0, base = 0, began = 0, now;
 
 	(void)out;
@@ -87,7 +88,8 @@ static void LOOP(oneway)(struct cell *c, int side, unsigned char *out, unsigned 
 		uint64_t per = c->size >= 65536 ? 1 : 64;
 
 		for (;; seq++) {
-			int look = seq % per == 0 && bench_now() >= end;
+			/* The first large ones fault their pages in. */
+			int look = seq % per == 0 && bench_now() >= end && (!large || seq >= 36);
 
 			if (LOOPS_SEND(c->size, look ? BENCH_END : seq,
 				       look || (seq + 1) % (uint64_t)(c->batch ? c->batch : 1) == 0) < 0) {
@@ -107,11 +109,11 @@ static void LOOP(oneway)(struct cell *c, int side, unsigned char *out, unsigned 
 		}
 		if (first == BENCH_END)
 			break;
-		if (!began && seq % 16 == 0) { /* the first fifth warms up */
+		if (!began && (large || seq % 16 == 0)) { /* the first fifth warms up */
 			now = bench_now();
 			if (!warm)
 				warm = now;
-			if (now - warm > (uint64_t)c->span_ns / 5) {
+			if (large ? seq >= 12 : now - warm > (uint64_t)c->span_ns / 5) {
 				began = now;
 				base = seq;
 			}

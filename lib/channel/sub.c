@@ -71,21 +71,24 @@ static uint32_t *bell(struct leat_sub *s)
 }
 
 /*
- * A moment's patience, a tenth of what sleeping costs: the next message may be on its way. The record's
- * lines are asked for together with tail's, so that both travel at once.
+ * A moment's patience, a tenth of what sleeping costs: the next message may be on its way. Where there is
+ * one ring the record's lines are asked for together with tail's, so that both travel at once.
  */
 static int linger(const struct leat_sub *s)
 {
-	const struct leat__reader *r;
-
-	if (s->n != 1 || s->spin.alone)
+	if (s->spin.alone)
 		return 0;
-	r = &s->rings[0]->r;
-	for (int i = 0; i < LINGER; i++) {
-		if (leat__load_acquire(&r->ring->tail) != r->pos)
-			return 1;
-		__builtin_prefetch(r->data + (r->pos & r->mask));
-		__builtin_prefetch(r->data + (r->pos & r->mask) + 64);
+	for (uint32_t i = 0; i < LINGER; i++) {
+		for (uint32_t k = 0; k < s->n; k++) {
+			const struct leat__reader *r = &s->rings[k]->r;
+
+			if (leat__load_acquire(&r->ring->tail) != r->pos)
+				return 1;
+			if (s->n == 1) {
+				__builtin_prefetch(r->data + (r->pos & r->mask));
+				__builtin_prefetch(r->data + (r->pos & r->mask) + 64);
+			}
+		}
 		leat__pause();
 	}
 	return 0;
@@ -180,7 +183,8 @@ static const unsigned char *await(struct leat_sub *s, int64_t timeout_ns, uint32
 	r = &s->quick->r;
 	if (r->pos != r->seen)
 		return NULL;
-	if (leat__reader_look(r) <= 0 && (!timeout_ns || !linger(s) || leat__reader_look(r) <= 0))
+	if (leat__reader_look(r) <= 0 &&
+	    (!timeout_ns || s->n != 1 || !linger(s) || leat__reader_look(r) <= 0))
 		return NULL;
 	return leat__reader_steady(r) ? leat__reader_quick(r, size) : NULL;
 }

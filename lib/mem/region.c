@@ -101,7 +101,7 @@ static int rounded(const struct leat_region_opts *o, uint64_t *size, uint64_t *p
 	return *size > SIZE_MAX / 2 ? too_large(*size) : 0;
 }
 
-static int prefault(void *addr, uint64_t size, int write)
+int leat__prefault(void *addr, uint64_t size, int write)
 {
 	if (madvise(addr, size, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) == 0)
 		return 0;
@@ -139,7 +139,7 @@ static int map(struct leat_region *r)
 		r->addr = p;
 	}
 	if (r->flags & LEAT_PREFAULT) {
-		e = prefault(r->addr, r->size,
+		e = leat__prefault(r->addr, r->size,
 			     !(r->flags & (LEAT_RDONLY | LEAT_PRIVATE)));
 		if (e < 0)
 			return e;
@@ -448,7 +448,7 @@ int leat__region_view(struct leat_region *r, uint64_t off, uint64_t size, unsign
 			/* A first touch costs microseconds: pay it now. Not for reading a little: there the
 			 * kernel maps 64 KiB at a touch by itself. */
 			if ((prot & PROT_WRITE) || size > AROUND)
-				prefault(r->view, 2 * size, prot & PROT_WRITE);
+				leat__prefault(r->view, 2 * size, prot & PROT_WRITE);
 		}
 	}
 	if (e == 0) {

@@ -44,6 +44,8 @@ int leat__memory_room(uint64_t size, const char *what);
 uint64_t leat__memory_available(const char **limit);
 int leat__run_init(int fd, void *addr, const struct leat_region *r,
 		   const struct leat_region_opts *o);
+/* Touch every page of a mapping, of reserved space, at a fraction of what touching costs later. */
+int leat__prefault(void *addr, uint64_t size, int write);
 uint64_t leat__page_size(void);
 uint64_t leat__huge_size(void);
 

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include "base/base.h"
+#include "mem/region.h"
 #include "ring/writer.h"
 
 static uint64_t *word_of(struct leat__writer *w, int block)
@@ -61,9 +62,12 @@ int leat__blocks_get(struct leat__writer *w)
 {
 	int n = (int)w->g.n_blocks;
 	int behind = 0, slot = -1;
-
 	for (int i = 0; i < n; i++)
 		if (w->blocks[i].state == LEAT__B_FREE) {
+			if (!w->blocks[i].touched) /* its pages are reserved, and not mapped yet */
+				leat__prefault(w->blocks_at + (uint64_t)i * w->g.block_size,
+					       w->g.block_size, 1);
+			w->blocks[i].touched = 1;
 			w->blocks[i].state = LEAT__B_CLAIMED;
 			return i;
 		}

@@ -14,6 +14,7 @@ struct leat__block {
 	uint64_t gen; /* what its word says when it is live */
 	uint64_t pos; /* of the record that names it */
 	uint32_t state;
+	uint32_t touched;
 };
 
 /* A reader that holds us up: since when, under which state word and cursor. */
