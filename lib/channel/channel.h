@@ -78,6 +78,7 @@ struct leat_sub {
 	uint32_t n, room, cur;
 	uint32_t slot_index, grant, mode;
 	uint32_t epoch;       /* of the ring table, last time we asked */
+	const uint32_t *epoch_now; /* where it moves; by hand, where it never does: at the one above */
 	uint64_t retry_at;    /* asking failed: try again then; 0: it did not */
 	enum leat_from from;
 	uint64_t object, last_id;

@@ -50,14 +50,6 @@ static uint64_t record_need(struct leat__record rec)
 	return leat__align(sizeof(rec) + (rec.size & ~LEAT__IN_BLOCK), 8);
 }
 
-/* A record's 32-bit number, extended by the writer's 64-bit count, which is near. */
-static uint64_t extend(const struct leat__reader *r, uint32_t seq)
-{
-	uint64_t near = leat__load_relaxed(&r->ring->sent);
-
-	return near + (uint64_t)(int64_t)(int32_t)(seq - (uint32_t)near);
-}
-
 /* The newest committed record at or after last: its position, and the tail behind it. 1, 0 none. */
 static int newest(const struct leat__reader *r, uint64_t *pos, uint64_t *seq, uint64_t *tail)
 {
@@ -76,7 +68,7 @@ static int newest(const struct leat__reader *r, uint64_t *pos, uint64_t *seq, ui
 				break;
 			if (need == t - p) {
 				*pos = p;
-				*seq = extend(r, rec.seq);
+				*seq = leat__reader_extend(r, rec.seq);
 				*tail = t;
 				return 1;
 			}
@@ -104,7 +96,7 @@ static int mark(const struct leat__reader *r, int oldest, uint64_t most, uint64_
 		if (!leat__reader_whole(r, p) || record_need(rec) > t - p)
 			continue;
 		*pos = p;
-		*seq = extend(r, rec.seq);
+		*seq = leat__reader_extend(r, rec.seq);
 		found = 1;
 	}
 	return found;
@@ -264,7 +256,7 @@ static int doubt_tail(const struct leat__reader *r)
 /* A reader that did not know its number meets a record that does. */
 static void learn(struct leat__reader *r, uint32_t seq32)
 {
-	uint64_t seq = extend(r, seq32);
+	uint64_t seq = leat__reader_extend(r, seq32);
 
 	if (r->counting == LEAT__GAP && seq > r->seq)
 		r->lost += seq - r->seq;

@@ -100,6 +100,37 @@ static inline const unsigned char *leat__reader_quick(const struct leat__reader 
 	return at + sizeof(rec);
 }
 
+/* A record's 32-bit number, extended by the writer's 64-bit count, which is near. */
+static inline uint64_t leat__reader_extend(const struct leat__reader *r, uint32_t seq)
+{
+	uint64_t near = leat__load_relaxed(&r->ring->sent);
+
+	return near + (uint64_t)(int64_t)(int32_t)(seq - (uint32_t)near);
+}
+
+/* The newest message when it is the one that last names, and of at most 64 bytes; NULL: go by latest(). To
+ * be copied, then whole(@pos) to be asked. */
+static inline const unsigned char *leat__reader_newest(const struct leat__reader *r, uint64_t *pos,
+						       struct leat__record *rec)
+{
+	/* last is stored after tail: read before it, it lies below it. */
+	const struct leat__ring_shm *ring = r->ring;
+	uint64_t p = leat__load_acquire(&ring->last);
+	uint64_t tail = leat__load_acquire(&ring->tail);
+	const unsigned char *at = r->data + (p & r->mask);
+	uint64_t both;
+
+	if (p % 8)
+		return NULL;
+	both = leat__load_relaxed((const uint64_t *)(const void *)at);
+	memcpy(rec, &both, sizeof(*rec));
+	/* A block's reference has a bit set that makes it large. */
+	if (!LEAT__SMALL((size_t)rec->size) || leat__record_need(rec->size) != tail - p)
+		return NULL;
+	*pos = p;
+	return at + sizeof(*rec);
+}
+
 /* Are the bytes from @pos on still those that were there when we read them? */
 static inline int leat__reader_whole(const struct leat__reader *r, uint64_t pos)
 {

@@ -84,9 +84,10 @@ static inline unsigned char *leat__writer_begin(const struct leat__writer *w, ui
 
 static inline void leat__writer_head(unsigned char *at, uint64_t size, uint64_t seq)
 {
-	struct leat__record rec = {(uint32_t)size, (uint32_t)seq};
+	struct leat__record *rec = (void *)at;
 
-	memcpy(at, &rec, sizeof(rec));
+	rec->size = (uint32_t)size;
+	rec->seq = (uint32_t)seq;
 }
 
 static inline void leat__writer_finish(struct leat__writer *w, unsigned char *at, uint64_t size)
