@@ -355,7 +355,8 @@ static void memory(struct cell *c, int side)
 	const char *leatd = getenv("LEAT_LEATD");
 	char domain[120], name[80];
 	struct leat_pub *p;
-	uint64_t data, control;
+	struct leat_stat st = {.struct_size = sizeof(st)};
+	uint64_t rtt;
 	long idle, before;
 	pid_t pid;
 
@@ -371,7 +372,7 @@ static void memory(struct cell *c, int side)
 		usleep(1000);
 	if (good(c, leat_open(domain, &l)) < 0)
 		return;
-	leat_ping(l, &data);
+	leat_ping(l, &rtt);
 	idle = field(pid, "VmRSS:");
 	before = field(pid, "RssAnon:");
 	for (int i = 0; i < 1000 && !bench_failed(c); i++) {
@@ -382,9 +383,8 @@ static void memory(struct cell *c, int side)
 	c->sh->result.count = 1000;
 	c->sh->result.extra[0] = (double)(field(pid, "RssAnon:") - before) * 1024 / 1000; /* bytes a channel */
 	c->sh->result.extra[1] = (double)field(pid, "VmRSS:");
-	good(c, leat_ring_plan(&po, &data, &control));
-	c->sh->result.extra[2] = (double)data;
-	c->sh->result.extra[3] = (double)control;
+	good(c, leat_stat(l, "m/0", &st, NULL, NULL));
+	c->sh->result.extra[2] = (double)st.bytes;
 	leat_close(l);
 	kill(pid, SIGTERM);
 	waitpid(pid, NULL, 0);

@@ -6,6 +6,7 @@
  * held. The only files that know libuv are this one and main.c.
  */
 #include <uv.h>
+#include "link/sock.h"
 #include "registry.h"
 
 struct broker {
@@ -25,5 +26,39 @@ int session_start(struct broker *b, int sock);
 void session_end_all(struct broker *b);
 
 __attribute__((format(printf, 2, 3))) void broker_log(const struct broker *b, const char *fmt, ...);
+
+struct object {
+	struct object *next;
+	uint64_t id;
+	enum kind { PUBLISHER = 1, SUBSCRIBER, LOOKER } kind;
+	struct channel *channel;
+	struct ring *ring; /* PUBLISHER */
+	uint32_t slot;     /* SUBSCRIBER */
+};
+
+struct session {
+	struct session *next, **at;
+	struct broker *b;
+	int sock;  /* -1: the client has hung up */
+	int pidfd; /* -1: the kernel cannot tell of its death */
+	int greeted;
+	int closing; /* handles not closed yet */
+	uv_poll_t sock_poll, pid_poll;
+	struct owner owner;
+	struct object *objects;
+	uint64_t next_object;
+};
+
+/* requests.c: an answer, and maybe descriptors to send along (borrowed). */
+struct reply {
+	struct leat__out out;
+	int fds[LEAT__FDS_MAX];
+	unsigned n_fds;
+};
+/* What @in asks, with the packet @p it came in; fills in @r. -errno (with the reason): the answer is that;
+ * 1: there is no such request. */
+int session_request(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r);
+/* The client has closed it, or is gone. */
+void object_end(struct session *s, struct object *o);
 
 #endif

@@ -1016,6 +1016,22 @@ START_TEST(an_idle_subscriber_and_broker_use_next_to_no_cpu)
 }
 END_TEST
 
+START_TEST(a_channel_for_a_small_state_takes_64_kib_at_most)
+{
+	struct leat *l = broker_open();
+	struct leat_stat st = {.struct_size = sizeof(st)};
+	const char *name = random_name();
+	struct leat_pub *p;
+
+	ok(leat_pub_open(l, name, OPTS(leat_pub_opts, .capacity = 4096, .policy = LEAT_OVERWRITE), &p));
+	ok(leat_send(p, "state", 5, 0));
+	ok(leat_stat(l, name, &st, NULL, NULL));
+	ck_assert_uint_gt(st.bytes, 4096);
+	ck_assert_uint_le(st.bytes, 65536);
+	leat_close(l);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("channel");
@@ -1051,6 +1067,7 @@ int main(void)
 	test(tc, list_and_stat_tell_who_is_there);
 	test(tc, a_long_list_comes_whole_and_in_order);
 	test(tc, garbage_on_the_socket_ends_that_client_only);
+	test(tc, a_channel_for_a_small_state_takes_64_kib_at_most);
 	test(tc, an_idle_subscriber_and_broker_use_next_to_no_cpu);
 	return run_suite(s);
 }

@@ -15,6 +15,7 @@
 #define HEELS      4 /* looks at tail in a row that found something at once */
 #define HEELS_STEP 64
 #define HEELS_MOST (4 * HEELS_STEP)
+#define BURST      4    /* messages read since the last look: not one by one */
 #define AHEAD      2048 /* bytes */
 #define STEPS 4096 /* records walked over, all tries together */
 
@@ -299,14 +300,14 @@ int leat__reader_look(struct leat__reader *r)
 		rejoin_if_evicted(r);
 	/* On its heels: let the writer get ahead, or tail's line travels for every message, and the longer
 	 * this goes on the farther. Who waits for single messages never gets here. */
-	if (r->heels >= HEELS)
+	if (r->heels >= HEELS && !r->waited)
 		for (int i = 0; i < 4 << (r->heels / HEELS_STEP); i++)
 			leat__pause();
 	/* Pairs with the release store of tail in show (writer.h). */
 	r->seen = leat__load_acquire(&r->ring->tail);
 	ahead = r->seen - r->pos;
 	if (!ahead) {
-		r->heels = -1; /* what we wait for now counts neither way */
+		r->waited = 1;
 		return 0;
 	}
 	if (ahead > r->capacity || r->seen % 8) {
@@ -319,8 +320,12 @@ int leat__reader_look(struct leat__reader *r)
 			return doubt_tail(r);
 		return 0;
 	}
-	if (r->heels < HEELS_MOST)
+	if (r->waited && r->seq - r->looked < BURST)
+		r->heels = 0;
+	else if (r->heels < HEELS_MOST)
 		r->heels++;
+	r->waited = 0;
+	r->looked = r->seq;
 	ahead = leat__min(ahead, AHEAD);
 	for (uint64_t i = 0; i < ahead; i += 64) /* all their lines at once */
 		__builtin_prefetch(r->data + (r->pos & r->mask) + i);

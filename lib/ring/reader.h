@@ -24,7 +24,9 @@ struct leat__reader {
 	uint32_t counting; /* enum below */
 	uint32_t waiting;  /* the writer waits for us (ACTIVE) */
 	uint64_t capacity;
-	int32_t heels;       /* looks at tail that found something without waiting, in a row */
+	int32_t heels;       /* looks at tail in a row that found something at once, or after a burst */
+	int32_t waited;      /* the last look found nothing */
+	uint64_t looked;     /* seq when a look last found something */
 	uint64_t publish_at; /* published + capacity / 16 */
 	/* now and then */
 	uint64_t word; /* our state word, without the state */

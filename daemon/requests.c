@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What clients ask for, and the objects (publishers, subscriptions, looks) that they hold by it. Called
+ * by session.c with well-formed messages. Nothing in one is believed before it is checked here.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/base.h"
+#include "session.h"
+
+/* ---- objects ---- */
+
+static struct object *object_new(struct session *s, enum kind kind, struct channel *ch)
+{
+	struct object *o = calloc(1, sizeof(*o));
+
+	if (!o) {
+		registry_settle(&s->b->reg, ch);
+		leat__say(-ENOMEM, "the broker has no memory");
+		return NULL;
+	}
+	o->id = ++s->next_object;
+	o->kind = kind;
+	o->channel = ch;
+	o->next = s->objects;
+	s->objects = o;
+	return o;
+}
+
+/* The newest object of @s came to nothing. */
+static int object_undo(struct session *s, struct channel *ch, int e)
+{
+	struct object *o = s->objects;
+
+	s->objects = o->next;
+	free(o);
+	registry_settle(&s->b->reg, ch);
+	return e;
+}
+
+void object_end(struct session *s, struct object *o)
+{
+	struct registry *reg = &s->b->reg;
+	struct object **at = &s->objects;
+
+	while (*at != o)
+		at = &(*at)->next;
+	*at = o->next;
+	if (o->kind == PUBLISHER)
+		ring_end(reg, o->ring, leat__now());
+	else if (o->kind == SUBSCRIBER)
+		slot_free(reg, o->channel, o->slot);
+	else
+		o->channel->looks--;
+	registry_settle(reg, o->channel);
+	free(o);
+}
+
+static struct object *object_find(const struct session *s, uint64_t id)
+{
+	for (struct object *o = s->objects; o; o = o->next)
+		if (o->id == id)
+			return o;
+	leat__fail(-ENOENT, "the broker knows no object %llu of this client", (unsigned long long)id);
+	return NULL;
+}
+
+/* ---- requests ---- */
+
+static uint32_t get_u32(const struct leat__in *in, unsigned tag)
+{
+	uint32_t v = 0;
+
+	return leat__wire_get(in, tag, &v, sizeof(v)) == 0 ? v : 0;
+}
+
+static int do_hello(struct session *s, struct leat__in *in, struct leat__packet *p,
+		    struct reply *r)
+{
+	uint32_t min = get_u32(in, LEAT__T_VERSION_MIN), max = get_u32(in, LEAT__T_VERSION_MAX);
+
+	(void)p;
+	if (s->greeted)
+		return leat__say(-EPROTO, "a second HELLO");
+	if (s->owner.uid != geteuid() && s->owner.uid != 0)
+		return leat__fail(-EACCES, "uid %u may not use this domain: it belongs to uid %u",
+				  (unsigned)s->owner.uid, (unsigned)geteuid());
+	if (min > LEAT__WIRE_MAX || max < LEAT__WIRE_MIN)
+		return leat__fail(-EPROTO, "the client speaks wire versions %u to %u, this broker %d to %d: "
+					   "upgrade the older of the two",
+				  min, max, LEAT__WIRE_MIN, LEAT__WIRE_MAX);
+	if (leat__wire_get_text(in, LEAT__T_PROGRAM, s->owner.program, sizeof(s->owner.program)) < 0)
+		strcpy(s->owner.program, "?");
+	s->greeted = 1;
+	leat__wire_u32(&r->out, LEAT__T_VERSION_MAX, max < LEAT__WIRE_MAX ? max : LEAT__WIRE_MAX);
+	leat__wire_u64(&r->out, LEAT__T_CLIENT, s->owner.client);
+	leat__wire_u64(&r->out, LEAT__T_INSTANCE, s->b->instance);
+	return 0;
+}
+
+static int do_ping(struct session *s, struct leat__in *in, struct leat__packet *p,
+		   struct reply *r)
+{
+	(void)s;
+	(void)in;
+	(void)p;
+	(void)r;
+	return 0;
+}
+
+static int get_channel(struct session *s, struct leat__in *in, int make, struct channel **ret)
+{
+	char name[LEAT__NAME_MAX + 1];
+	int e = leat__wire_get_text(in, LEAT__T_NAME, name, sizeof(name));
+
+	if (e == 0)
+		e = leat__name_check(name);
+	if (e == 0)
+		e = registry_channel(&s->b->reg, name, make, get_u32(in, LEAT__T_MAX_RINGS),
+				     get_u32(in, LEAT__T_MAX_SLOTS), ret);
+	return e;
+}
+
+static void put_channel(struct reply *r, const struct channel *ch)
+{
+	leat__wire_geometry(&r->out, LEAT__T_CONTROL, &ch->g);
+	r->fds[r->n_fds++] = leat_region_fd(ch->control);
+}
+
+static int do_pub_open(struct session *s, struct leat__in *in, struct leat__packet *p,
+		       struct reply *r)
+{
+	struct leat__geometry g;
+	struct channel *ch;
+	struct object *o;
+	struct ring_file file;
+	int e = leat__wire_get_geometry(in, LEAT__T_GEOMETRY, &g);
+
+	if (e < 0)
+		return e;
+	if (p->n_fds != 1)
+		return leat__say(-EPROTO, "PUB_OPEN comes with the descriptor of its ring");
+	e = ring_verify(&s->b->reg, p->fds[0], &g, &file);
+	if (e == 0)
+		e = get_channel(s, in, 1, &ch);
+	if (e < 0)
+		return e;
+	o = object_new(s, PUBLISHER, ch);
+	if (!o)
+		return -ENOMEM;
+	e = ring_add(&s->b->reg, ch, &file, &g, &s->owner, &o->ring);
+	if (e < 0)
+		return object_undo(s, ch, e);
+	leat__packet_take(p, 0);
+	r->out.head.object = o->id;
+	leat__wire_u64(&r->out, LEAT__T_RING_ID, o->ring->id);
+	leat__wire_u32(&r->out, LEAT__T_ENTRY, o->ring->entry);
+	put_channel(r, ch);
+	return 0;
+}
+
+static void put_ring(struct reply *r, const struct ring *ring)
+{
+	leat__wire_brought(&r->out, ring->id, &ring->g);
+	r->fds[r->n_fds++] = ring->fd;
+}
+
+static void put_rings(struct reply *r, const struct channel *ch)
+{
+	leat__wire_u32(&r->out, LEAT__T_EPOCH, ch->epoch);
+	for (struct ring *ring = ch->rings; ring; ring = ring->next) {
+		struct leat__wire_ring w = {ring->id, ring->entry, ring->state};
+
+		leat__wire_bytes(&r->out, LEAT__T_RING, &w, sizeof(w));
+	}
+}
+
+/* Those after ring @after that are likely to be asked for next come along at once, as far as they fit. */
+static void bring_rings(struct reply *r, const struct channel *ch, uint64_t after)
+{
+	for (struct ring *ring = ch->rings; ring && r->n_fds < LEAT__FDS_MAX; ring = ring->next)
+		if (ring->id > after && ring->entry != LEAT__NO_ENTRY &&
+		    leat__wire_fits(&r->out, sizeof(struct leat__wire_brought) + 16))
+			put_ring(r, ring);
+}
+
+static int do_sub_open(struct session *s, struct leat__in *in, struct leat__packet *p,
+		       struct reply *r)
+{
+	uint32_t mode = get_u32(in, LEAT__T_MODE);
+	struct channel *ch;
+	struct object *o;
+	int e;
+
+	(void)p;
+	if (mode != LEAT__WAITING && mode != LEAT__OBSERVING)
+		return leat__fail(-EPROTO, "subscriber mode %u is unknown", mode);
+	e = get_channel(s, in, 1, &ch);
+	if (e < 0)
+		return e;
+	o = object_new(s, SUBSCRIBER, ch);
+	if (!o)
+		return -ENOMEM;
+	e = slot_grant(ch, mode, &s->owner, &o->slot);
+	if (e < 0)
+		return object_undo(s, ch, e);
+	r->out.head.object = o->id;
+	leat__wire_u32(&r->out, LEAT__T_SLOT, o->slot);
+	leat__wire_u32(&r->out, LEAT__T_GRANT, ch->slots[o->slot].grant);
+	put_rings(r, ch);
+	put_channel(r, ch);
+	bring_rings(r, ch, 0);
+	return 0;
+}
+
+static int do_look(struct session *s, struct leat__in *in, struct leat__packet *p,
+		   struct reply *r)
+{
+	struct leat__wire_channel facts;
+	struct channel *ch;
+	struct object *o;
+	int e = get_channel(s, in, 0, &ch);
+
+	(void)p;
+	if (e < 0)
+		return e;
+	o = object_new(s, LOOKER, ch);
+	if (!o)
+		return -ENOMEM;
+	ch->looks++;
+	facts = channel_facts(ch);
+	r->out.head.object = o->id;
+	leat__wire_bytes(&r->out, LEAT__T_CHANNEL, &facts, sizeof(facts));
+	put_rings(r, ch);
+	put_channel(r, ch);
+	return 0;
+}
+
+static int do_rings(struct session *s, struct leat__in *in, struct leat__packet *p,
+		    struct reply *r)
+{
+	struct object *o = object_find(s, in->head.object);
+	uint64_t after;
+
+	(void)p;
+	if (!o)
+		return -ENOENT;
+	put_rings(r, o->channel);
+	if (leat__wire_get(in, LEAT__T_RING_ID, &after, sizeof(after)) == 0)
+		bring_rings(r, o->channel, after);
+	return 0;
+}
+
+static int do_ring(struct session *s, struct leat__in *in, struct leat__packet *p,
+		   struct reply *r)
+{
+	struct object *o = object_find(s, in->head.object);
+	struct ring *ring;
+	uint64_t id;
+	int e;
+
+	(void)p;
+	if (!o)
+		return -ENOENT;
+	e = leat__wire_get(in, LEAT__T_RING_ID, &id, sizeof(id));
+	if (e < 0)
+		return e;
+	ring = ring_find(o->channel, id);
+	if (!ring)
+		return leat__fail(-ENOENT, "ring %llu is no more", (unsigned long long)id);
+	leat__wire_u32(&r->out, LEAT__T_ENTRY, ring->entry);
+	leat__wire_u32(&r->out, LEAT__T_STATE, ring->state);
+	put_ring(r, ring);
+	return 0;
+}
+
+static int do_close(struct session *s, struct leat__in *in, struct leat__packet *p,
+		    struct reply *r)
+{
+	struct object *o = object_find(s, in->head.object);
+
+	(void)p;
+	(void)r;
+	if (!o)
+		return -ENOENT;
+	object_end(s, o);
+	return 0;
+}
+
+static int do_list(struct session *s, struct leat__in *in, struct leat__packet *p,
+		   struct reply *r)
+{
+	char after[LEAT__NAME_MAX + 1];
+	struct channel **all;
+	int n, i = 0;
+
+	(void)p;
+	if (leat__wire_get_text(in, LEAT__T_NAME, after, sizeof(after)) < 0)
+		after[0] = 0;
+	n = registry_sorted(&s->b->reg, &all);
+	if (n < 0)
+		return n;
+	while (i < n && strcmp(all[i]->name, after) <= 0)
+		i++;
+	for (; i < n; i++) {
+		struct {
+			struct leat__wire_channel facts;
+			char name[LEAT__NAME_MAX + 1];
+		} one = {.facts = channel_facts(all[i])};
+		size_t len = strlen(all[i]->name);
+
+		/* Room for the word that says there is more. */
+		if (!leat__wire_fits(&r->out, sizeof(one.facts) + len + 16))
+			break;
+		memcpy(one.name, all[i]->name, len);
+		leat__wire_bytes(&r->out, LEAT__T_CHANNEL, &one, sizeof(one.facts) + len);
+	}
+	if (i < n)
+		leat__wire_u32(&r->out, LEAT__T_MORE, 1);
+	free(all);
+	return 0;
+}
+
+static struct leat__wire_peer peer(const struct owner *o, uint64_t id, uint32_t role,
+				   uint32_t alive)
+{
+	struct leat__wire_peer w = {id, o->pid, o->uid, role, alive, ""};
+
+	memcpy(w.program, o->program, sizeof(w.program));
+	return w;
+}
+
+/* Peers are numbered: rings first, then slots; the request says from which number. */
+static int do_peers(struct session *s, struct leat__in *in, struct leat__packet *p,
+		    struct reply *r)
+{
+	struct object *o = object_find(s, in->head.object);
+	uint32_t from = get_u32(in, LEAT__T_MORE), n = 0;
+	const struct channel *ch;
+
+	(void)p;
+	if (!o)
+		return -ENOENT;
+	ch = o->channel;
+	for (struct ring *ring = ch->rings; ring; ring = ring->next, n++) {
+		struct leat__wire_peer w =
+			peer(&ring->owner, ring->id, 1, ring->state == LEAT__LIVE);
+
+		if (n < from)
+			continue;
+		if (!leat__wire_fits(&r->out, sizeof(w) + 16))
+			goto more;
+		leat__wire_bytes(&r->out, LEAT__T_PEER, &w, sizeof(w));
+	}
+	for (uint32_t i = 0; i < ch->n_slots; i++, n++) {
+		struct leat__wire_peer w;
+
+		if (n < from || !ch->slots[i].mode)
+			continue;
+		w = peer(ch->slots[i].owner, i, ch->slots[i].mode + 1, 1);
+		if (!leat__wire_fits(&r->out, sizeof(w) + 16))
+			goto more;
+		leat__wire_bytes(&r->out, LEAT__T_PEER, &w, sizeof(w));
+	}
+	return 0;
+more:
+	leat__wire_u32(&r->out, LEAT__T_MORE, n);
+	return 0;
+}
+
+typedef int do_fn(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r);
+static do_fn *const requests[] = {
+	[LEAT__HELLO] = do_hello,       [LEAT__PING] = do_ping,   [LEAT__PUB_OPEN] = do_pub_open,
+	[LEAT__SUB_OPEN] = do_sub_open, [LEAT__RINGS] = do_rings, [LEAT__RING] = do_ring,
+	[LEAT__CLOSE] = do_close,       [LEAT__LIST] = do_list,   [LEAT__LOOK] = do_look,
+	[LEAT__PEERS] = do_peers,
+};
+
+int session_request(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+{
+	if (in->head.type >= sizeof(requests) / sizeof(requests[0]) || !requests[in->head.type])
+		return 1; /* nobody speaks so */
+	return requests[in->head.type](s, in, p, r);
+}
