@@ -309,6 +309,8 @@ static int cell_once(const struct row *row, const struct peer *p)
 			 .variant = row->variant, .span_ns = run.span_ns};
 	int place = ANYWHERE;
 
+	if (!(p->waits >> c.wait & 1))
+		c.wait = SLEEP;
 	snprintf(c.dir, sizeof(c.dir), "%s", run.dir);
 	snprintf(c.name, sizeof(c.name), "b%d-%d", (int)getpid(), ++serial);
 	c.sh = mmap(NULL, sizeof(*c.sh), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -373,7 +375,10 @@ static int wanted(const char *list, const char *name)
 
 static int takes_part(const struct row *row, const struct peer *p)
 {
-	if (!(p->works >> row->work & 1) || !(p->waits >> row->wait & 1))
+	if (!(p->works >> row->work & 1))
+		return 0;
+	/* Where latency is not the matter, who cannot poll may block. */
+	if (!(p->waits >> row->wait & 1) && row->work == PINGPONG)
 		return 0;
 	if (p->largest && row->size > p->largest)
 		return 0;

@@ -228,6 +228,7 @@ static void state(struct cell *c, int side)
 	static struct leat_sub *s[TOPICS];
 	uint64_t start, end, buf[8], n = 0;
 	char name[80];
+	int before = descriptors();
 
 	if (good(c, leat_open(NULL, &l)) < 0)
 		return;
@@ -258,7 +259,7 @@ static void state(struct cell *c, int side)
 			return;
 	}
 	c->sh->result.extra[0] = (double)(bench_now() - start) / 1e6; /* ms until all are known */
-	c->sh->result.extra[1] = descriptors();
+	c->sh->result.extra[1] = descriptors() - before;
 	start = bench_now();
 	end = start + (uint64_t)c->span_ns;
 	while (bench_now() < end)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Message libraries over local sockets: ZeroMQ and nng, a pair each. */
+/* Message libraries over local sockets: ZeroMQ and nng, a pair each. They always block: a side that polls
+ * keeps their own threads from running where it is pinned to one processor. */
 #include <errno.h>
 #include <nng/nng.h>
 #include <nng/protocol/pair1/pair.h>
@@ -10,10 +11,9 @@
 #include <zmq.h>
 #include "bench.h"
 
-enum { TWO_SIDED = 1 << PINGPONG | 1 << ONEWAY, WAITS = 1 << SPIN | 1 << SLEEP };
+enum { TWO_SIDED = 1 << PINGPONG | 1 << ONEWAY, WAITS = 1 << SLEEP };
 
 static void *context, *zs;
-static int zflags;
 
 static int zmq_open_(struct cell *c, int side)
 {
@@ -28,7 +28,6 @@ static int zmq_open_(struct cell *c, int side)
 	e = side ? zmq_connect(zs, url) : zmq_bind(zs, url);
 	if (e < 0)
 		bench_fail(c, "%s: %s", url, zmq_strerror(errno));
-	zflags = c->wait == SPIN ? ZMQ_DONTWAIT : 0;
 	return e;
 }
 
@@ -40,7 +39,7 @@ static void zmq_close_(void)
 
 static int zmq_send_(const void *data, size_t size)
 {
-	while (zmq_send(zs, data, size, zflags) < 0)
+	while (zmq_send(zs, data, size, 0) < 0)
 		if (errno != EAGAIN && errno != EINTR)
 			return -1;
 	return 0;
@@ -50,7 +49,7 @@ static int zmq_recv_(void *buf, size_t size)
 {
 	int n;
 
-	while ((n = zmq_recv(zs, buf, size, zflags)) < 0)
+	while ((n = zmq_recv(zs, buf, size, 0)) < 0)
 		if (errno != EAGAIN && errno != EINTR)
 			return -1;
 	return n;
@@ -72,7 +71,6 @@ const struct peer bench_zmq = {.name = "ZeroMQ ipc", .kind = "peer", .works = TW
 			       .run = zmq_run};
 
 static nng_socket ns;
-static int nflags;
 
 static int nng_open_(struct cell *c, int side)
 {
@@ -92,7 +90,6 @@ static int nng_open_(struct cell *c, int side)
 	}
 	if (e)
 		bench_fail(c, "%s: %s", url, nng_strerror(e));
-	nflags = c->wait == SPIN ? NNG_FLAG_NONBLOCK : 0;
 	return e ? -1 : 0;
 }
 
@@ -106,7 +103,7 @@ static int nng_send_(const void *data, size_t size)
 {
 	int e;
 
-	while ((e = nng_send(ns, (void *)(uintptr_t)data, size, nflags)) != 0)
+	while ((e = nng_send(ns, (void *)(uintptr_t)data, size, 0)) != 0)
 		if (e != NNG_EAGAIN)
 			return -1;
 	return 0;
@@ -116,7 +113,7 @@ static int nng_recv_(void *buf, size_t size)
 {
 	int e;
 
-	while ((e = nng_recv(ns, buf, &size, nflags)) != 0)
+	while ((e = nng_recv(ns, buf, &size, 0)) != 0)
 		if (e != NNG_EAGAIN)
 			return -1;
 	return (int)size;

@@ -111,7 +111,7 @@ for group, content in groups.items():
                 line += f" {p['extra'][0]:.0f} |"
             say(line)
         for i, meaning in enumerate(MEANS.get(row["row"], MEANS.get(group, []))):
-            say(f"\n{meaning}: " + ", ".join(f"{p['extra'][i]:.1f} ({p['peer']})" for p in peers if p["extra"][i]))
+            say(f"\n{meaning}: " + ", ".join(f"{p['extra'][i]:.1f} ({p['peer']})" for p in peers if p["kind"] == "leat"))
         if group == "loads":
             p = peers[0]
             say(f"\nprice of a message to its sender: {ns(p['cpu_ns'] or p['ns'])}, p99 {ns(p['p99'])}, max {ns(p['max'])}")

@@ -449,22 +449,22 @@ static __attribute__((noinline)) int latest_long(struct leat_sub *s, void *buf, 
 
 int leat_latest(struct leat_sub *s, void *buf, size_t size, struct leat_info *info)
 {
-	struct leat__record rec;
-	const struct leat__reader *r;
+	struct leat__reader *r;
 	const unsigned char *at;
-	uint64_t pos;
+	size_t n;
 
 	/* One publisher, nothing new about publishers, a small message. */
 	if (__builtin_expect(s->n != 1 || s->retry_at || leat__load_acquire(s->epoch_now) != s->epoch, 0))
 		return latest_long(s, buf, size, info);
 	r = &s->rings[0]->r;
-	at = leat__reader_newest(r, &pos, &rec);
-	if (__builtin_expect(!at || rec.size > size, 0))
+	at = leat__reader_newest(r);
+	n = r->newest_rec.size;
+	if (__builtin_expect(!at || n > size, 0))
 		return latest_long(s, buf, size, info);
-	leat__copy_out(buf, at, rec.size);
-	if (__builtin_expect(!leat__reader_whole(r, pos), 0))
+	leat__copy_out(buf, at, n);
+	if (__builtin_expect(!leat__reader_whole(r, r->newest), 0))
 		return latest_long(s, buf, size, info);
 	if (info)
-		*info = (struct leat_info){rec.size, leat__reader_extend(r, rec.seq), r->id, 0};
+		*info = (struct leat_info){n, leat__reader_extend(r, r->newest_rec.seq), r->id, 0};
 	return 0;
 }

@@ -16,6 +16,7 @@
 #define HEELS_STEP 64
 #define HEELS_MOST (4 * HEELS_STEP)
 #define BURST      4    /* messages read since the last look: not one by one */
+#define WORTH      32   /* bytes that must come in the time of a pause: 1 GB/s */
 #define AHEAD      2048 /* bytes */
 #define STEPS 4096 /* records walked over, all tries together */
 
@@ -30,6 +31,7 @@ void leat__reader_init(struct leat__reader *r, struct leat__ring_shm *ring,
 	r->mask = g->capacity - 1;
 	r->capacity = g->capacity;
 	r->publish_at = g->capacity / 16;
+	r->newest_tail = UINT64_MAX;
 	r->id = id;
 	r->line = line;
 	r->space_bell = space_bell;
@@ -292,6 +294,7 @@ static int find_block(struct leat__reader *r, struct leat__msg *msg)
 
 int leat__reader_look(struct leat__reader *r)
 {
+	int breath = r->heels >= HEELS && !r->waited ? 4 << (r->heels / HEELS_STEP) : 0;
 	uint64_t ahead;
 
 	if (r->published != r->pos) /* before we say empty: both sides must not sleep */
@@ -299,10 +302,9 @@ int leat__reader_look(struct leat__reader *r)
 	if (r->waiting)
 		rejoin_if_evicted(r);
 	/* On its heels: let the writer get ahead, or tail's line travels for every message, and the longer
-	 * this goes on the farther. Who waits for single messages never gets here. */
-	if (r->heels >= HEELS && !r->waited)
-		for (int i = 0; i < 4 << (r->heels / HEELS_STEP); i++)
-			leat__pause();
+	 * this goes on the farther. Only a stream that fills the time gets here: see below. */
+	for (int i = 0; i < breath; i++)
+		leat__pause();
 	/* Pairs with the release store of tail in show (writer.h). */
 	r->seen = leat__load_acquire(&r->ring->tail);
 	ahead = r->seen - r->pos;
@@ -322,6 +324,8 @@ int leat__reader_look(struct leat__reader *r)
 	}
 	if (r->waited && r->seq - r->looked < BURST)
 		r->heels = 0;
+	else if (ahead < (uint64_t)breath * WORTH)
+		r->heels /= 2; /* a slower stream: what comes is better read at once */
 	else if (r->heels < HEELS_MOST)
 		r->heels++;
 	r->waited = 0;
@@ -448,6 +452,32 @@ void leat__reader_leave(struct leat__reader *r)
 	set_state(r, LEAT__DONE);
 	leat__bell_notify(r->space_bell);
 	r->line = NULL;
+}
+
+/* Does a small record lie at @pos and end at @tail? */
+static int ends_at(const struct leat__reader *r, uint64_t pos, uint64_t tail, struct leat__record *rec)
+{
+	if (pos % 8)
+		return 0;
+	*rec = record_at(r, pos);
+	/* A block's reference has a bit set that makes it large. */
+	return LEAT__SMALL((size_t)rec->size) && record_need(*rec) == tail - pos;
+}
+
+int leat__reader_find_newest(struct leat__reader *r, uint64_t tail)
+{
+	/* It most likely comes right after the one that was the newest last time. */
+	uint64_t pos = r->newest_tail;
+
+	r->newest_tail = UINT64_MAX; /* not known, and nobody's position */
+	if (!ends_at(r, pos, tail, &r->newest_rec)) {
+		pos = leat__load_acquire(&r->ring->last);
+		if (!ends_at(r, pos, tail, &r->newest_rec))
+			return 0;
+	}
+	r->newest = pos;
+	r->newest_tail = tail;
+	return 1;
 }
 
 int leat__reader_latest(const struct leat__reader *r, struct leat__msg *msg)

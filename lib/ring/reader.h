@@ -27,6 +27,8 @@ struct leat__reader {
 	int32_t heels;       /* looks at tail in a row that found something at once, or after a burst */
 	int32_t waited;      /* the last look found nothing */
 	uint64_t looked;     /* seq when a look last found something */
+	uint64_t newest, newest_tail; /* the newest message when latest() was last asked, and its end */
+	struct leat__record newest_rec;
 	uint64_t publish_at; /* published + capacity / 16 */
 	/* now and then */
 	uint64_t word; /* our state word, without the state */
@@ -110,27 +112,20 @@ static inline uint64_t leat__reader_extend(const struct leat__reader *r, uint32_
 	return near + (uint64_t)(int64_t)(int32_t)(seq - (uint32_t)near);
 }
 
-/* The newest message when it is the one that last names, and of at most 64 bytes; NULL: go by latest(). To
- * be copied, then whole(@pos) to be asked. */
-static inline const unsigned char *leat__reader_newest(const struct leat__reader *r, uint64_t *pos,
-						       struct leat__record *rec)
-{
-	/* last is stored after tail: read before it, it lies below it. */
-	const struct leat__ring_shm *ring = r->ring;
-	uint64_t p = leat__load_acquire(&ring->last);
-	uint64_t tail = leat__load_acquire(&ring->tail);
-	const unsigned char *at = r->data + (p & r->mask);
-	uint64_t both;
+/*
+ * The newest message, when that is of at most 64 bytes: r->newest and r->newest_rec tell where and what.
+ * NULL: go by latest(). To be copied, then whole(r->newest) to be asked, which proves it all: what is
+ * intact there and ends at tail is the newest. Unchanged, tail's line is all that is looked at besides it.
+ */
+int leat__reader_find_newest(struct leat__reader *r, uint64_t tail);
 
-	if (p % 8)
+static inline const unsigned char *leat__reader_newest(struct leat__reader *r)
+{
+	uint64_t tail = leat__load_acquire(&r->ring->tail);
+
+	if (__builtin_expect(tail != r->newest_tail, 0) && !leat__reader_find_newest(r, tail))
 		return NULL;
-	both = leat__load_relaxed((const uint64_t *)(const void *)at);
-	memcpy(rec, &both, sizeof(*rec));
-	/* A block's reference has a bit set that makes it large. */
-	if (!LEAT__SMALL((size_t)rec->size) || leat__record_need(rec->size) != tail - p)
-		return NULL;
-	*pos = p;
-	return at + sizeof(*rec);
+	return r->data + (r->newest & r->mask) + sizeof(struct leat__record);
 }
 
 /* Are the bytes from @pos on still those that were there when we read them? */

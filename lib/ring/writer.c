@@ -11,8 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/base.h"
+#include "mem/region.h"
 #include "ring/writer.h"
 
+#define TOUCH_NOW (UINT64_C(256) << 20)
 #define BURY_NS UINT64_C(100000000)
 
 int leat__writer_init(struct leat__writer *w, struct leat__ring_shm *ring, unsigned char *data,
@@ -38,6 +40,12 @@ int leat__writer_init(struct leat__writer *w, struct leat__ring_shm *ring, unsig
 		w->blocks = calloc(g->n_blocks, sizeof(*w->blocks));
 		if (!w->blocks)
 			return leat__say(-ENOMEM, "no memory for a publisher's table of blocks");
+		/* Reserved, but not mapped: a first touch costs microseconds a page. Now, while that does
+		 * not take long; else when a block is first used. */
+		if (g->n_blocks * g->block_size <= TOUCH_NOW &&
+		    leat__prefault(w->blocks_at, g->n_blocks * g->block_size, 1) == 0)
+			for (uint32_t i = 0; i < g->n_blocks; i++)
+				w->blocks[i].touched = 1;
 	}
 	if (w->grace_ns) {
 		w->laggards = calloc(w->n_slots, sizeof(*w->laggards));
