@@ -999,6 +999,65 @@ START_TEST(a_ring_that_lies_everywhere_keeps_no_joiner)
 }
 END_TEST
 
+/* The writer takes the first message's place while it is being read: it has raised limit, no byte has
+ * changed yet. Whichever way it is read, it must not be given out as good. */
+START_TEST(what_limit_no_longer_covers_is_lost_however_it_is_read)
+{
+	static const size_t sizes[] = {8, 64, 200};
+	size_t size = sizes[_i];
+	struct pair p = pair_of(LEAT_MEMFD, &lossy, NULL);
+	struct leat__ring_shm *ring = p.pub->w.ring;
+	uint64_t honest = ring->limit, at;
+	struct leat_info info;
+	const void *seen;
+	char b[256] = {0};
+
+	for (int i = 0; i < 2; i++) /* the reader is in its stride, and has seen three ahead */
+		ok(leat_send(p.pub, b, size, 0));
+	ok(leat_recv(p.sub, b, sizeof(b), NULL, 0));
+	ok(leat_recv(p.sub, b, sizeof(b), NULL, 0));
+	for (int i = 0; i < 4; i++)
+		ok(leat_send(p.pub, b, size, 0));
+	ok(leat_recv(p.sub, b, sizeof(b), NULL, 0));
+	at = 3 * leat__record_need(size);
+
+	/* peeked, then taken away */
+	ok(leat_peek(p.sub, &seen, &info, 0));
+	ck_assert_uint_eq(info.seq, 3);
+	leat__store_relaxed(&ring->limit, at + ring->head.capacity + 8);
+	fails(leat_release(p.sub), ESTALE);
+	/* everything that was there is behind us now, counted */
+	leat__store_relaxed(&ring->limit, honest);
+	ok(leat_send(p.pub, b, size, 0));
+	ok(leat_recv(p.sub, b, sizeof(b), &info, 0));
+	ck_assert_uint_eq(info.seq, 6);
+	ck_assert_uint_eq(info.lost, 3);
+
+	/* taken away before it is received */
+	for (int i = 0; i < 3; i++)
+		ok(leat_send(p.pub, b, size, 0));
+	ok(leat_recv(p.sub, b, sizeof(b), NULL, 0));
+	at = 8 * leat__record_need(size);
+	leat__store_relaxed(&ring->limit, at + ring->head.capacity + 8);
+	fails(leat_recv(p.sub, b, sizeof(b), &info, 0), EAGAIN);
+	leat__store_relaxed(&ring->limit, honest);
+	ok(leat_send(p.pub, b, size, 0));
+	ok(leat_recv(p.sub, b, sizeof(b), &info, 0));
+	ck_assert_uint_eq(info.seq, 10);
+	ck_assert_uint_eq(info.lost, 2);
+
+	/* the latest value, known and asked for again */
+	ok(leat_latest(p.sub, b, sizeof(b), &info));
+	ok(leat_latest(p.sub, b, sizeof(b), &info));
+	ck_assert_uint_eq(info.seq, 10);
+	leat__store_relaxed(&ring->limit, 10 * leat__record_need(size) + ring->head.capacity + 8);
+	fails(leat_latest(p.sub, b, sizeof(b), &info), EAGAIN);
+	leat__store_relaxed(&ring->limit, honest);
+	ok(leat_latest(p.sub, b, sizeof(b), &info));
+	end(&p);
+}
+END_TEST
+
 START_TEST(random_damage_anywhere_crashes_nobody)
 {
 	uint64_t data, control;
@@ -1099,6 +1158,7 @@ int main(void)
 	tcase_add_loop_test(tc, geometry_fits_together_at_every_page_size, 0, 3);
 	test(tc, any_damaged_header_byte_is_refused_or_harmless);
 	test(tc, a_ring_that_lies_everywhere_keeps_no_joiner);
+	tcase_add_loop_test(tc, what_limit_no_longer_covers_is_lost_however_it_is_read, 0, 3);
 	test(tc, random_damage_anywhere_crashes_nobody);
 	return run_suite(s);
 }
