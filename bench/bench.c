@@ -428,7 +428,7 @@ static void usage(int code)
 		"usage: bench [--quick] [--list] [--rows TEXT,..] [--peers TEXT,..] [--rounds N] "
 		"[--span-ms N] [--out FILE]\n"
 		"Each row is done by each peer N times in turn (9), N ms a time (60).\n"
-		"LEAT_LEATD names the broker to run. One JSON object per cell goes to FILE.\n");
+		"LEAT_LEATD names the broker to run, LEAT_CMD the command leat. One JSON object per cell goes to FILE.\n");
 	exit(code);
 }
 

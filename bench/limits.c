@@ -197,3 +197,33 @@ static void futex(struct cell *c, int side)
 
 const struct peer bench_futex = {.name = "raw futex", .kind = "limit", .works = 1 << PINGPONG,
 				 .waits = 1 << SLEEP, .run = futex};
+
+/* ---- memcpy by one process, into the same number of recycled buffers; nobody reads ---- */
+
+static void copy(struct cell *c, int side)
+{
+	struct hand h;
+	unsigned char *from_here = c->memory + c->memory_size / 2;
+	uint64_t n = 0, start, end;
+
+	bench_meet(c);
+	if (side == 0) {
+		hand_open(&h, c, c->memory);
+		memset(from_here, 1, c->size);
+		start = bench_now();
+		end = start + (uint64_t)c->span_ns;
+		for (; n % 16 || bench_now() < end; n++) {
+			memcpy(h.at, from_here, c->size);
+			__asm__ volatile("" : : : "memory");
+			h.at += h.stride;
+			if (h.at == h.end)
+				h.at = h.first;
+		}
+		c->sh->result.count = n;
+		c->sh->result.ns = (double)(bench_now() - start) / (double)n;
+	}
+	bench_meet(c);
+}
+
+const struct peer bench_memcpy = {.name = "memcpy alone", .kind = "limit", .works = 1 << ONEWAY,
+				  .waits = 1 << SPIN, .run = copy};

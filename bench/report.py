@@ -78,13 +78,13 @@ MEANS = {  # what extra[] of a row says
     "ticks: 64-256 B to 8": ["M delivered/s"], "log: 16 programs": ["M written/s", "% lost to the reader"],
     "state: 500 topics": ["ms until all are known", "descriptors"],
     "tensors: 100 MB kept": ["GB/s filling", "page faults of 8 messages"],
-    "memory": ["bytes of broker memory a channel", "KiB of broker with 1,000 channels", "bytes of a channel for 64 B of state"],
+    "memory": ["bytes of broker memory a channel", "KiB of broker with 1,000 channels", "bytes of a channel for 64 B of state", "bytes of broker memory a client"],
 }
 for group, content in groups.items():
     for row in content:
         peers = row["peers"]
         limits = [p for p in peers if p["kind"] == "limit" and p["ns"] > 0]
-        base = limits[0] if limits else min(peers, key=lambda p: p["ns"])
+        base = next((p for p in limits if p["peer"] != "memcpy alone"), None) or min(peers, key=lambda p: p["ns"])
         latency = group in ("pingpong", "attach", "latest") and any(p["p99"] for p in peers)
         say(f"\n### {row['row']} ({row['place']}, medians of {min(p['cells'] for p in peers)} or more)\n")
         rate = group in ("oneway", "fanin", "nobody")
@@ -167,6 +167,24 @@ for size in ("64 B", "512 B", "4 KiB", "64 KiB"):
     if size != "64 KiB":
         row = f"new file, records of {size}"
         goals.append((f"files, new, {size}: rate / stdio", over(get(row, "stdio"), get(row, "leat file region")), 1.0, False))
+
+# ---- the short table: time of leat's best way over that of the limit and of the quickest other
+SHORT = [("ping-pong 64 B, spinning", "bare cache line"), ("ping-pong 64 B, spinning", "ring by hand"),
+         ("wake-up of a sleeper, 64 B", "raw futex"), ("one-way 8 B", "ring by hand"),
+         ("one-way 64 B", "ring by hand"), ("one-way 256 B", "ring by hand"), ("one-way 1 KiB", "ring by hand"),
+         ("one-way 64 KiB", "ring by hand"), ("one-way 1 MiB", "ring by hand"), ("one-way 12.4 MB", "ring by hand"),
+         ("attach, domain open", None), ("registrations, 64 clients", None)]
+say("\n### In short: time of leat / time of ...\n")
+say("| | the limit | the quickest other | others |\n|:--|:--|:--|:--|")
+for row, limit in SHORT:
+    ours = leat(row)
+    others = sorted((p["ns"], p["peer"]) for p in results.get(row, {}).values() if p["kind"] == "peer" and p["ns"] > 0)
+    if ours is None or not others:
+        continue
+    first = f"{over(ours, get(row, limit)):.2f} {limit}" if limit and get(row, limit) else ""
+    rest = ", ".join(f"{over(ours, t):.2g} {n}" for t, n in others[1:]
+                     if n in ("iceoryx", "ZeroMQ ipc", "pipe", "boost message_queue", "D-Bus"))
+    say(f"| {row}: {ns(ours)} | {first} | {over(ours, others[0][0]):.2f} {others[0][1]} | {rest} |")
 
 say("\n### Goals\n")
 say("| | goal | measured | |\n|:--|--:|--:|:--|")

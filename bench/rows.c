@@ -44,6 +44,7 @@ const struct row bench_rows[] = {
 	{"latest 64 B, changed", "latest", LATEST, SPIN, 64, 0, 2, 1, 1, 0, NULL},
 	{"attach, domain open", "attach", ATTACH, SPIN, 64, 0, 2, 0, 1, 0, NULL},
 	{"attach, domain not open", "attach", ATTACH, SPIN, 64, 0, 2, 1, 0, 0, "leat"},
+	{"attach, a program from start to end", "attach", ATTACH, SPIN, 64, 0, 2, 2, 0, 0, "leat"},
 	{"registrations, 64 clients", "register", REGISTER, SPIN, 64, 0, 64, 0, 1, 1, NULL},
 	{"video: 4K at 60 Hz to 4", "loads", WORKLOAD, DEFAULT, 12441600, 0, 5, LOAD_VIDEO, 0, 0, NULL},
 	{"ticks: 64-256 B to 8", "loads", WORKLOAD, DEFAULT, 256, 0, 9, LOAD_TICKS, 0, 0, NULL},
@@ -59,6 +60,7 @@ const struct row bench_rows[] = {
 PEER(bench_line);
 PEER(bench_hand);
 PEER(bench_futex);
+PEER(bench_memcpy);
 PEER(bench_leat);
 PEER(bench_leat_in_place);
 PEER(bench_leat_batched);
@@ -90,7 +92,7 @@ PEER(bench_iceoryx_more);
 PEER(bench_dbus);
 
 const struct peer *const bench_peers[] = {
-	&bench_line, &bench_hand, &bench_futex,
+	&bench_line, &bench_hand, &bench_futex, &bench_memcpy,
 	&bench_leat, &bench_leat_in_place, &bench_leat_batched,
 	&bench_fanout, &bench_fanin, &bench_overwrite, &bench_latest, &bench_attach, &bench_register, &bench_loads,
 	&bench_file_leat, &bench_file_kept, &bench_file_write, &bench_file_stdio, &bench_file_mmap,

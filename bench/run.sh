@@ -14,7 +14,8 @@ fi
 ninja -C build/bench > build/bench/log || { tail -n 40 build/bench/log; exit 1; }
 mkdir -p bench/out
 failed=0
-LEAT_LEATD=$here/build/bench/daemon/leatd build/bench/bench/bench --out bench/out/cells.jsonl "$@" || failed=1
+export LEAT_LEATD="$here/build/bench/daemon/leatd" LEAT_CMD="$here/build/bench/clients/leat"
+build/bench/bench/bench --out bench/out/cells.jsonl "$@" || failed=1
 case " $* " in *" --list "* | *" --help "*) exit 0 ;; esac
 python3 bench/report.py bench/out
 exit $failed

@@ -6,6 +6,7 @@
  */
 #include <leat.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -317,6 +318,33 @@ const struct peer bench_latest = {.name = "leat", .kind = "leat", .works = 1 << 
 
 /* ---- attach: from the call to the first message of an existing channel ---- */
 
+/* The command leat sub, from its start until it has ended. */
+static void attach_program(struct cell *c)
+{
+	uint32_t each[32];
+
+	bench_meet(c);
+	for (int i = 0; i < 32; i++) {
+		uint64_t start = bench_now();
+		int status = 0;
+		const char *leat = getenv("LEAT_CMD");
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), 1);
+			execlp(leat ? leat : "leat", "leat", "sub", "--from", "oldest", "--count", "1", c->name,
+			       (char *)NULL);
+			_exit(127);
+		}
+		waitpid(pid, &status, 0);
+		if (status)
+			bench_fail(c, "the program ended with status 0x%x", (unsigned)status);
+		each[i] = (uint32_t)(bench_now() - start);
+	}
+	bench_quantiles(&c->sh->result, each, 32, 1);
+	bench_meet(c);
+}
+
 static void attach(struct cell *c, int side)
 {
 	uint64_t start, rtt = 0;
@@ -330,6 +358,10 @@ static void attach(struct cell *c, int side)
 		leat_send(pub, buf, c->size, -1);
 		bench_meet(c);
 		bench_meet(c);
+		return;
+	}
+	if (c->variant == 2) {
+		attach_program(c);
 		return;
 	}
 	if (!c->variant && setup(c, leat_open(NULL, &l)) < 0) /* the domain is open already */

@@ -1058,6 +1058,65 @@ START_TEST(what_limit_no_longer_covers_is_lost_however_it_is_read)
 }
 END_TEST
 
+START_TEST(a_record_of_another_number_is_nonsense_to_a_reader_in_its_stride)
+{
+	struct pair p = pair_of(LEAT_MEMFD, &small, NULL);
+	char b[64] = {0};
+
+	ok(leat_send(p.pub, b, 64, 0));
+	ok(leat_recv(p.sub, b, 64, NULL, 0));
+	for (int i = 0; i < 3; i++)
+		ok(leat_send(p.pub, b, 64, 0));
+	ok(leat_recv(p.sub, b, 64, NULL, 0));
+	((struct leat__record *)(void *)(p.pub->w.data + 2 * leat__record_need(64)))->seq += 5;
+	fails(leat_recv(p.sub, b, 64, NULL, 0), EBADMSG);
+	end(&p);
+}
+END_TEST
+
+START_TEST(in_its_stride_a_publisher_still_minds_claims_and_batches)
+{
+	struct pair p = pair_of(LEAT_MEMFD, &small, NULL);
+	struct leat_pub_stat st = {.struct_size = sizeof(st)};
+	void *at, *second;
+
+	for (uint64_t i = 0; i < 3; i++) {
+		send_number(p.pub, i);
+		expect_number(p.sub, i);
+	}
+	ok(leat_claim(p.pub, 8, &at, 0));
+	fails(leat_send(p.pub, &st, 8, 0), EBUSY);
+	fails(leat_claim(p.pub, 8, &second, 0), EBUSY);
+	*(uint64_t *)at = 3;
+	fails(leat_commit(p.pub, 9, 0), EINVAL);
+	ok(leat_commit(p.pub, 8, LEAT_MORE));
+	fails(leat_commit(p.pub, 8, 0), EINVAL);
+	fails(leat_recv(p.sub, &st, 8, NULL, 0), EAGAIN); /* not published yet */
+	send_number(p.pub, 4); /* publishes both */
+	expect_number(p.sub, 3);
+	expect_number(p.sub, 4);
+	ok(leat_claim(p.pub, 8, &at, 0));
+	*(uint64_t *)at = 5;
+	ok(leat_commit(p.pub, 8, LEAT_MORE));
+	ok(leat_claim(p.pub, 8, &at, 0));
+	*(uint64_t *)at = 6;
+	ok(leat_commit(p.pub, 8, 0));
+	expect_number(p.sub, 5);
+	expect_number(p.sub, 6);
+	ok(leat_claim(p.pub, 8, &at, 0));
+	*(uint64_t *)at = 7;
+	ok(leat_commit(p.pub, 8, LEAT_MORE));
+	ok(leat_flush(p.pub));
+	expect_number(p.sub, 7);
+	ok(leat_pub_stat(p.pub, &st));
+	ck_assert_uint_eq(st.sent, 8);
+	ck_assert_uint_eq(st.bytes, 64);
+	ck_assert_uint_eq(p.pub->w.ring->bytes, 64);
+	ck_assert_uint_eq(p.pub->w.ring->sent, 8);
+	end(&p);
+}
+END_TEST
+
 START_TEST(random_damage_anywhere_crashes_nobody)
 {
 	uint64_t data, control;
@@ -1158,6 +1217,8 @@ int main(void)
 	tcase_add_loop_test(tc, geometry_fits_together_at_every_page_size, 0, 3);
 	test(tc, any_damaged_header_byte_is_refused_or_harmless);
 	test(tc, a_ring_that_lies_everywhere_keeps_no_joiner);
+	test(tc, a_record_of_another_number_is_nonsense_to_a_reader_in_its_stride);
+	test(tc, in_its_stride_a_publisher_still_minds_claims_and_batches);
 	tcase_add_loop_test(tc, what_limit_no_longer_covers_is_lost_however_it_is_read, 0, 3);
 	test(tc, random_damage_anywhere_crashes_nobody);
 	return run_suite(s);
