@@ -1016,6 +1016,38 @@ START_TEST(an_idle_subscriber_and_broker_use_next_to_no_cpu)
 }
 END_TEST
 
+START_TEST(a_busy_publisher_keeps_no_other_from_being_read)
+{
+	struct leat *l = broker_open();
+	const char *name = random_name();
+	struct leat_pub *busy, *other, *late;
+	uint64_t n, first = 0, first_late = 0;
+	struct leat_sub *s;
+
+	ok(leat_sub_open(l, name, NULL, &s));
+	ok(leat_pub_open(l, name, NULL, &busy));
+	ok(leat_pub_open(l, name, NULL, &other));
+	for (uint64_t i = 0; i < 1000; i++)
+		send_number(busy, i);
+	send_number(other, 5000);
+	for (uint64_t i = 1; !first; i++) {
+		ok(leat_recv(s, &n, sizeof(n), NULL, SEC));
+		if (n == 5000)
+			first = i;
+	}
+	ck_assert_uint_le(first, 130); /* a turn is 64 messages */
+	ok(leat_pub_open(l, name, NULL, &late)); /* and one that comes while there is much to read */
+	send_number(late, 6000);
+	for (uint64_t i = 1; !first_late; i++) {
+		ok(leat_recv(s, &n, sizeof(n), NULL, SEC));
+		if (n == 6000)
+			first_late = i;
+	}
+	ck_assert_uint_le(first_late, 260);
+	leat_close(l);
+}
+END_TEST
+
 START_TEST(a_channel_for_a_small_state_takes_64_kib_at_most)
 {
 	struct leat *l = broker_open();
@@ -1067,6 +1099,7 @@ int main(void)
 	test(tc, list_and_stat_tell_who_is_there);
 	test(tc, a_long_list_comes_whole_and_in_order);
 	test(tc, garbage_on_the_socket_ends_that_client_only);
+	test(tc, a_busy_publisher_keeps_no_other_from_being_read);
 	test(tc, a_channel_for_a_small_state_takes_64_kib_at_most);
 	test(tc, an_idle_subscriber_and_broker_use_next_to_no_cpu);
 	return run_suite(s);

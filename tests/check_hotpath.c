@@ -23,7 +23,7 @@
 
 #define MARK() __asm__ volatile("int3" ::: "memory")
 
-enum what { SEND, RECV, CLAIM, PEEK, LATEST, NOTHING };
+enum what { SEND, RECV, CLAIM, PEEK, LATEST, NOTHING, STRICT };
 
 /* What is called for its own cost, to be taken off the others'. */
 static __attribute__((noinline)) int nothing(void *handle, const void *data, size_t size, int64_t timeout_ns)
@@ -42,7 +42,7 @@ static void traced(enum what what)
 
 	ok(leat_ring_plan(NULL, &data, &control));
 	ok(leat_region_create(OPTS(leat_region_opts, .kind = LEAT_MEMFD, .size = data + control), &r));
-	ok(leat_ring_create(r, NULL, NULL, &p));
+	ok(leat_ring_create(r, NULL, OPTS(leat_pub_opts, .strict = what == STRICT), &p));
 	ok(leat_ring_open(r, NULL, NULL, &s));
 	for (int i = 0; i < 100; i++) {
 		ok(leat_send(p, b, 64, 0));
@@ -58,7 +58,8 @@ static void traced(enum what what)
 		void *at;
 
 		switch (what) {
-		case SEND: leat_send(p, b, 64, 0); break;
+		case SEND:
+		case STRICT: leat_send(p, b, 64, 0); break;
 		case RECV: leat_recv(s, b, 64, NULL, 0); break;
 		case CLAIM:
 			leat_claim(p, 64, &at, 0);
@@ -155,6 +156,14 @@ START_TEST(a_message_costs_no_system_call_no_lock_and_no_fence)
 #endif
 }
 END_TEST
+START_TEST(a_strict_channel_fences_every_message)
+{
+	struct counts c = count(STRICT);
+
+	ck_assert_int_ge(c.locked + c.fences, 100);
+	ck_assert_int_eq(c.syscalls, 0);
+}
+END_TEST
 #endif
 
 int main(void)
@@ -164,6 +173,7 @@ int main(void)
 
 #if defined(__x86_64__) && !defined(SANITIZED)
 	tcase_add_loop_test(tc, a_message_costs_no_system_call_no_lock_and_no_fence, 0, 5);
+	test(tc, a_strict_channel_fences_every_message);
 #else
 	(void)tc;
 	fprintf(stderr, "# SKIP reads the instructions of an x86-64 build without sanitizers\n");

@@ -1093,6 +1093,7 @@ START_TEST(in_its_stride_a_publisher_still_minds_claims_and_batches)
 	fails(leat_commit(p.pub, 8, 0), EINVAL);
 	fails(leat_recv(p.sub, &st, 8, NULL, 0), EAGAIN); /* not published yet */
 	send_number(p.pub, 4); /* publishes both */
+	ck_assert_uint_eq(p.pub->w.ring->bytes, 40);
 	expect_number(p.sub, 3);
 	expect_number(p.sub, 4);
 	ok(leat_claim(p.pub, 8, &at, 0));
@@ -1113,6 +1114,29 @@ START_TEST(in_its_stride_a_publisher_still_minds_claims_and_batches)
 	ck_assert_uint_eq(st.bytes, 64);
 	ck_assert_uint_eq(p.pub->w.ring->bytes, 64);
 	ck_assert_uint_eq(p.pub->w.ring->sent, 8);
+	end(&p);
+}
+END_TEST
+
+START_TEST(the_latest_is_the_newest_however_many_came_since)
+{
+	struct pair p = pair_of(LEAT_MEMFD, &lossy, OPTS(leat_sub_opts, .flags = LEAT_OBSERVE));
+	uint64_t n = 0, sent = 0;
+	struct leat_info info;
+
+	fails(leat_latest(p.sub, &n, 8, NULL), EAGAIN);
+	for (int round = 0; round < 300; round++) {
+		for (int i = 0; i <= round % 5; i++)
+			send_number(p.pub, sent++);
+		for (int again = 0; again < 2; again++) {
+			n = UINT64_MAX;
+			ok(leat_latest(p.sub, &n, 8, &info));
+			ck_assert_uint_eq(n, sent - 1);
+			ck_assert_uint_eq(info.seq, sent - 1);
+			ck_assert_uint_eq(info.size, 8);
+		}
+	}
+	fails(leat_latest(p.sub, &n, 7, &info), EMSGSIZE);
 	end(&p);
 }
 END_TEST
@@ -1219,6 +1243,7 @@ int main(void)
 	test(tc, a_ring_that_lies_everywhere_keeps_no_joiner);
 	test(tc, a_record_of_another_number_is_nonsense_to_a_reader_in_its_stride);
 	test(tc, in_its_stride_a_publisher_still_minds_claims_and_batches);
+	test(tc, the_latest_is_the_newest_however_many_came_since);
 	tcase_add_loop_test(tc, what_limit_no_longer_covers_is_lost_however_it_is_read, 0, 3);
 	test(tc, random_damage_anywhere_crashes_nobody);
 	return run_suite(s);
