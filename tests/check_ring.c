@@ -848,8 +848,12 @@ START_TEST(a_forked_childs_inherited_handles_are_harmless)
 	struct pair p = pair_of(LEAT_MEMFD, &small, NULL);
 
 	child_ok(child(use_parents, &p));
-	send_number(p.pub, 1);
-	expect_number(p.sub, 1);
+	for (uint64_t i = 0; i < 6; i++) /* and when both are in their stride */
+		send_number(p.pub, i);
+	for (uint64_t i = 0; i < 3; i++)
+		expect_number(p.sub, i);
+	child_ok(child(use_parents, &p));
+	expect_number(p.sub, 3);
 	end(&p);
 }
 END_TEST
