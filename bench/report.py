@@ -184,7 +184,9 @@ for row, limit in SHORT:
     first = f"{over(ours, get(row, limit)):.2f} {limit}" if limit and get(row, limit) else ""
     rest = ", ".join(f"{over(ours, t):.2g} {n}" for t, n in others[1:]
                      if n in ("iceoryx", "ZeroMQ ipc", "pipe", "boost message_queue", "D-Bus"))
-    say(f"| {row}: {ns(ours)} | {first} | {over(ours, others[0][0]):.2f} {others[0][1]} | {rest} |")
+    place = next((r["place"] for c in groups.values() for r in c if r["row"] == row), "")
+    where = f" ({place})" if place != "any" else ""
+    say(f"| {row}{where}: {ns(ours)} | {first} | {over(ours, others[0][0]):.2f} {others[0][1]} | {rest} |")
 
 say("\n### Goals\n")
 say("| | goal | measured | |\n|:--|--:|--:|:--|")

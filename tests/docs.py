@@ -140,7 +140,9 @@ def layout():
     rows += [("leat__ring_shm", o, n) for o, n in re.findall(r"^\.It (\d+) Ta \S+ Ta (\w+) Ta", ring, re.M) if n != "words"]
     rows += [("leat__ctrl_shm", o, n) for o, n in re.findall(r"^\.It (\d+) Ta \S+ Ta (\w+) Ta", ctrl, re.M) if n != "entries"]
     code = '#include "mem/layout.h"\n' + "".join(f'static_assert(offsetof(struct {s}, {n}) == {o}, "{n}");\n' for s, o, n in rows)
-    code += 'static_assert(sizeof(struct leat__ring_shm) == 640 && sizeof(struct leat__ctrl_shm) == 512, "ends");\n'
+    words = re.search(r"^\.It (\d+) Ta \S+ Ta words", ring, re.M).group(1)
+    entries = re.search(r"^\.It (\d+) Ta \S+ Ta entries", ctrl, re.M).group(1)
+    code += f'static_assert(sizeof(struct leat__ring_shm) == {words} && sizeof(struct leat__ctrl_shm) == {entries}, "ends");\n'
     r = subprocess.run(["cc", "-std=gnu11", "-I" + SRC + "/lib", "-I" + SRC + "/include", "-fsyntax-only", "-xc", "-"],
                        input=code, capture_output=True, text=True)
     report(r.returncode == 0 and len(rows) > 30, "leat-layout.7 has every offset right", r.stderr)
