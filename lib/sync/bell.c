@@ -135,7 +135,7 @@ static int look(leat__cond_fn *cond, void *arg)
 int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond, void *arg,
 		    uint64_t deadline)
 {
-	int r = spin_for(spin, cond, arg, deadline), busy = spin && !spin->alone;
+	int r = spin_for(spin, cond, arg, deadline), f, busy = spin && !spin->alone;
 	uint64_t slice = SLICE_NS;
 	uint32_t armed = 0; /* the word under which we have slept already */
 
@@ -161,10 +161,13 @@ int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond
 			 * who may not sleeps a shorter one at once. */
 			if (busy && (r = look(cond, arg)) != 0)
 				break;
-			leat__futex_wait(bell, v, leat__min(left, busy ? STEP_NS : LEAT__FIRST_SLEEP_NS));
+			f = leat__futex_wait(bell, v,
+					     leat__min(left, busy ? STEP_NS : LEAT__FIRST_SLEEP_NS));
 			r = cond(arg);
-			if (r)
+			if (r) {
+				leat__bell_late += busy && f == -ETIMEDOUT;
 				goto woken;
+			}
 		}
 		r = leat__futex_wait(bell, v, leat__min(left, slice));
 		armed = v;

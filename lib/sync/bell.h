@@ -29,7 +29,7 @@ void leat__spin_init(struct leat__spin *spin, int64_t option_ns);
 int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond, void *arg,
 		    uint64_t deadline);
 
-/* How often on this thread a whole slice ran out although its condition had come true: a wake-up that
+/* How often on this thread a whole slice, or a step after a look, ran out although its condition had come true: a wake-up that
  * was lost, or whose notifier has not got to it yet. */
 extern __thread uint64_t leat__bell_late;
 
