@@ -80,6 +80,7 @@ struct leat_sub {
 	uint32_t epoch;       /* of the ring table, last time we asked */
 	const uint32_t *epoch_now; /* where it moves; by hand, where it never does: at the one above */
 	uint64_t retry_at;    /* asking failed: try again then; 0: it did not */
+	int64_t ask_ns;       /* how long the next asking may take */
 	enum leat_from from;
 	uint64_t object, last_id;
 	int had_publisher;

@@ -10,9 +10,12 @@
 #include "base/base.h"
 #include "channel/channel.h"
 
-#define OPEN_NS  INT64_C(5000000000)
-#define ASK_NS   INT64_C(50000000) /* a caller who waits for a message is held up so long at most */
-#define AGAIN_NS UINT64_C(50000000)
+#define OPEN_NS INT64_C(5000000000)
+/* Receiving is held up by a broker that does not answer so long, longer each time, and for a twentieth of
+ * the time at most. */
+#define ASK_LEAST 1000000
+#define ASK_MOST  25000000
+#define REST      20
 
 void leat__sub_put(struct leat__attached *a, int gone)
 {
@@ -103,7 +106,7 @@ static int fetch(struct leat_sub *s, const struct leat__wire_ring *w, struct lea
 		return e;
 	leat__wire_begin(&out, LEAT__RING, 0, s->object);
 	leat__wire_u64(&out, LEAT__T_RING_ID, w->id);
-	e = leat__request_within(s->l, &out, -1, &pkt, &answer, opening ? OPEN_NS : ASK_NS);
+	e = leat__request_within(s->l, &out, -1, &pkt, &answer, opening ? OPEN_NS : s->ask_ns);
 	if (e < 0)
 		return e;
 	e = leat__map_ring(&pkt, &answer, w->id, ret, g);
@@ -213,13 +216,21 @@ void leat__sub_look_around(struct leat_sub *s)
 	s->epoch = epoch;
 	leat__wire_begin(&out, LEAT__RINGS, 0, s->object);
 	leat__wire_u64(&out, LEAT__T_RING_ID, s->last_id);
-	e = leat__request_within(s->l, &out, -1, &pkt, &in, ASK_NS);
+	if (s->ask_ns < ASK_LEAST)
+		s->ask_ns = ASK_LEAST;
+	e = leat__request_within(s->l, &out, -1, &pkt, &in, s->ask_ns);
 	if (e == 0) {
 		e = leat__sub_take_rings(s, &pkt, &in, 0);
 		leat__packet_close(&pkt);
 	}
 	/* Without a broker the table cannot change any more; one that is slow is asked again later. */
-	s->retry_at = e < 0 && e != -ECONNRESET ? leat__now() + AGAIN_NS : 0;
+	s->retry_at = 0;
+	if (e < 0 && e != -ECONNRESET) {
+		s->retry_at = leat__now() + (uint64_t)s->ask_ns * REST;
+		s->ask_ns = s->ask_ns < ASK_MOST / 2 ? s->ask_ns * 2 : ASK_MOST;
+	} else {
+		s->ask_ns = 0;
+	}
 }
 
 /* Rings that have ended and are read to the end; 1 if any went. */
