@@ -11,11 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 #include "base/base.h"
 #include "link/sock.h"
@@ -211,6 +213,24 @@ static void tell_ready(int fd)
 	close(fd);
 }
 
+/* What no broker before us has had: its number, the numbers of its rings, its clients' lives. */
+static int begin_instance(struct broker *b)
+{
+	struct timespec up;
+
+	if (getrandom(&b->instance, sizeof(b->instance), 0) < 0)
+		b->instance = leat__now();
+	/* Milliseconds since the machine started: above every number that was given out before, unless rings
+	 * came by the thousand a second all the time. */
+	clock_gettime(CLOCK_BOOTTIME, &up);
+	b->reg.next_ring = ((uint64_t)up.tv_sec * 1000 + (uint64_t)up.tv_nsec / 1000000) % (LEAT__ID_MAX / 2);
+	b->lives = memfd_create("leat-lives", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (b->lives < 0)
+		return leat__fail(-errno, "make a file for the clients' lives: %s", strerror(errno));
+	fcntl(b->lives, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_WRITE | F_SEAL_SEAL);
+	return 0;
+}
+
 static int serve(struct daemon *d, int ready_fd)
 {
 	uv_loop_t loop;
@@ -219,8 +239,8 @@ static int serve(struct daemon *d, int ready_fd)
 		return complain("start", d->path, "no event loop");
 	d->b.loop = &loop;
 	d->b.changed = changed;
-	if (getrandom(&d->b.instance, sizeof(d->b.instance), 0) < 0)
-		d->b.instance = leat__now();
+	if (begin_instance(&d->b) < 0)
+		return complain("serve", d->path, leat_why());
 	uv_poll_init(&loop, &d->listen_poll, d->sock);
 	uv_timer_init(&loop, &d->expire_timer);
 	uv_timer_init(&loop, &d->idle_timer);
@@ -244,6 +264,7 @@ static int serve(struct daemon *d, int ready_fd)
 	uv_run(&loop, UV_RUN_DEFAULT);
 	uv_loop_close(&loop);
 	registry_free(&d->b.reg);
+	close(d->b.lives);
 	close(d->sock);
 	unlink(d->lock_path); /* ours until it is closed */
 	close(d->lock);

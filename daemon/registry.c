@@ -266,7 +266,8 @@ static int table_full(const struct channel *ch)
 }
 
 int ring_add(struct registry *reg, struct channel *ch, const struct ring_file *file,
-	     const struct leat__geometry *g, const struct owner *owner, struct ring **ret)
+	     const struct leat__geometry *g, const struct owner *owner, uint64_t origin,
+	     struct ring **ret)
 {
 	int entry = free_entry(reg, ch);
 	struct leat__line *lines;
@@ -282,6 +283,7 @@ int ring_add(struct registry *reg, struct channel *ch, const struct ring_file *f
 		return leat__say(-ENOMEM, "the broker has no memory for another ring");
 	ring->channel = ch;
 	ring->id = ++reg->next_ring;
+	ring->origin = origin ? origin : ring->id;
 	ring->fd = file->fd;
 	ring->dev = file->dev;
 	ring->ino = file->ino;

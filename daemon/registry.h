@@ -32,6 +32,7 @@ struct ring {
 	struct ring *same_hash; /* by dev and ino */
 	struct channel *channel;
 	uint64_t id;
+	uint64_t origin; /* the first of those that it goes on from; its own id */
 	int fd;
 	dev_t dev;
 	ino_t ino;
@@ -82,9 +83,13 @@ int registry_sorted(const struct registry *reg, struct channel ***ret);
 
 /* Is @fd a ring as promised: sealed, whole, reserved, not known already? */
 int ring_verify(const struct registry *reg, int fd, const struct leat__geometry *g, struct ring_file *ret);
-/* Take the ring in: lines, then LIVE. Owns @file's fd on success. -EUSERS naming who holds the table. */
+/*
+ * Take the ring in: lines, then LIVE. Owns @file's fd on success. One that goes on from another, of an earlier
+ * broker, names its @origin, else 0. -EUSERS naming who holds the table.
+ */
 int ring_add(struct registry *reg, struct channel *ch, const struct ring_file *file,
-	     const struct leat__geometry *g, const struct owner *owner, struct ring **ret);
+	     const struct leat__geometry *g, const struct owner *owner, uint64_t origin,
+	     struct ring **ret);
 struct ring *ring_find(const struct channel *ch, uint64_t id);
 /* Its publisher has closed it, or is dead. */
 void ring_end(struct registry *reg, struct ring *ring, uint64_t now);

@@ -4,10 +4,12 @@
  * by session.c with well-formed messages. Nothing in one is believed before it is checked here.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "base/base.h"
+#include "mem/life.h"
 #include "session.h"
 
 /* ---- objects ---- */
@@ -21,7 +23,8 @@ static struct object *object_new(struct session *s, enum kind kind, struct chann
 		leat__say(-ENOMEM, "the broker has no memory");
 		return NULL;
 	}
-	o->id = ++s->next_object;
+	/* Not what a client may have got from the broker before us. */
+	o->id = (s->b->instance << 32) + ++s->next_object;
 	o->kind = kind;
 	o->channel = ch;
 	o->next = s->objects;
@@ -76,10 +79,44 @@ static uint32_t get_u32(const struct leat__in *in, unsigned tag)
 	return leat__wire_get(in, tag, &v, sizeof(v)) == 0 ? v : 0;
 }
 
+static uint64_t get_u64(const struct leat__in *in, unsigned tag)
+{
+	uint64_t v = 0;
+
+	return leat__wire_get(in, tag, &v, sizeof(v)) == 0 ? v : 0;
+}
+
+/*
+ * The client's life, for those who want to know of its death when there is no broker to tell: its byte of our
+ * file, locked for a description that goes to it. And one of its own to look at others' with.
+ */
+static int give_life(const struct session *s, struct reply *r)
+{
+	int life = leat__reopen(s->b->lives, O_RDWR), look = life < 0 ? life : leat__reopen(s->b->lives, O_RDONLY);
+	int e;
+
+	if (life == -ENOENT) /* no /proc here: it has to do without */
+		return 0;
+	e = look < 0 ? leat__fail(look, "the broker cannot give out a life: %s", strerror(-look))
+		     : leat__life_lock(life, s->owner.client);
+	if (e < 0) {
+		if (life >= 0)
+			close(life);
+		if (look >= 0)
+			close(look);
+		return e;
+	}
+	r->fds[r->n_fds++] = life;
+	r->fds[r->n_fds++] = look;
+	r->n_owned = r->n_fds;
+	return 0;
+}
+
 static int do_hello(struct session *s, struct leat__in *in, struct leat__packet *p,
 		    struct reply *r)
 {
 	uint32_t min = get_u32(in, LEAT__T_VERSION_MIN), max = get_u32(in, LEAT__T_VERSION_MAX);
+	int e;
 
 	(void)p;
 	if (s->greeted)
@@ -93,6 +130,9 @@ static int do_hello(struct session *s, struct leat__in *in, struct leat__packet 
 				  min, max, LEAT__WIRE_MIN, LEAT__WIRE_MAX);
 	if (leat__wire_get_text(in, LEAT__T_PROGRAM, s->owner.program, sizeof(s->owner.program)) < 0)
 		strcpy(s->owner.program, "?");
+	e = give_life(s, r);
+	if (e < 0)
+		return e;
 	s->greeted = 1;
 	leat__wire_u32(&r->out, LEAT__T_VERSION_MAX, max < LEAT__WIRE_MAX ? max : LEAT__WIRE_MAX);
 	leat__wire_u64(&r->out, LEAT__T_CLIENT, s->owner.client);
@@ -136,6 +176,7 @@ static int do_pub_open(struct session *s, struct leat__in *in, struct leat__pack
 	struct channel *ch;
 	struct object *o;
 	struct ring_file file;
+	uint64_t origin = get_u64(in, LEAT__T_ORIGIN);
 	int e = leat__wire_get_geometry(in, LEAT__T_GEOMETRY, &g);
 
 	if (e < 0)
@@ -150,7 +191,7 @@ static int do_pub_open(struct session *s, struct leat__in *in, struct leat__pack
 	o = object_new(s, PUBLISHER, ch);
 	if (!o)
 		return -ENOMEM;
-	e = ring_add(&s->b->reg, ch, &file, &g, &s->owner, &o->ring);
+	e = ring_add(&s->b->reg, ch, &file, &g, &s->owner, origin, &o->ring);
 	if (e < 0)
 		return object_undo(s, ch, e);
 	leat__packet_take(p, 0);
@@ -163,7 +204,10 @@ static int do_pub_open(struct session *s, struct leat__in *in, struct leat__pack
 
 static void put_ring(struct reply *r, const struct ring *ring)
 {
-	leat__wire_brought(&r->out, ring->id, &ring->g);
+	struct leat__wire_brought w = {.id = ring->id, .origin = ring->origin, .client = ring->owner.client,
+				       .pid = ring->owner.pid, .uid = ring->owner.uid};
+
+	leat__wire_brought(&r->out, &w, &ring->g);
 	r->fds[r->n_fds++] = ring->fd;
 }
 
@@ -209,6 +253,7 @@ static int do_sub_open(struct session *s, struct leat__in *in, struct leat__pack
 	r->out.head.object = o->id;
 	leat__wire_u32(&r->out, LEAT__T_SLOT, o->slot);
 	leat__wire_u32(&r->out, LEAT__T_GRANT, ch->slots[o->slot].grant);
+	leat__wire_u64(&r->out, LEAT__T_RING_ID, s->b->reg.next_ring);
 	put_rings(r, ch);
 	put_channel(r, ch);
 	bring_rings(r, ch, 0);

@@ -87,7 +87,7 @@ static void on_pidfd(uv_poll_t *h, int status, int events)
 /* One packet. Negative: this client is not to be talked to any more. */
 static int handle(struct session *s, struct leat__packet *p)
 {
-	struct reply r = {.n_fds = 0};
+	struct reply r = {.n_fds = 0, .n_owned = 0};
 	struct leat__in in;
 	int e = leat__wire_parse(&in, p->bytes, p->size, p->n_fds);
 
@@ -111,6 +111,8 @@ static int handle(struct session *s, struct leat__packet *p)
 	e = 0;
 	if (!(in.head.flags & LEAT__WIRE_QUIET))
 		e = leat__sock_send(s->sock, &r.out, r.fds, r.n_fds);
+	for (unsigned i = 0; i < r.n_owned; i++)
+		close(r.fds[i]);
 	/* One that has hung up may have said more before: hear it out. */
 	if (e < 0 && e != -EPIPE && e != -ECONNRESET)
 		return leat__fail(e, "the client does not take its answer: %s", strerror(-e));

@@ -16,6 +16,7 @@ struct broker {
 	uint32_t n_sessions;
 	uint64_t next_client;
 	uint64_t instance;
+	int lives; /* a file whose bytes the clients' processes keep locked: see mem/life.h */
 	int verbose;
 	void (*changed)(struct broker *b); /* something came or went: timers may need to */
 };
@@ -53,7 +54,7 @@ struct session {
 struct reply {
 	struct leat__out out;
 	int fds[LEAT__FDS_MAX];
-	unsigned n_fds;
+	unsigned n_fds, n_owned; /* the first n_owned are closed when sent */
 };
 /* What @in asks, with the packet @p it came in; fills in @r. -errno (with the reason): the answer is that;
  * 1: there is no such request. */

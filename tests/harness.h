@@ -50,6 +50,13 @@ void say_if_child(const char *file, int line, const char *expr, const char *msg,
 	(say_if_child(file, line, expr, __VA_ARGS__),                                              \
 	 _ck_assert_failed(file, line, expr, __VA_ARGS__))
 
+/* For what is asked millions of times: Check writes a line for every assertion that holds. */
+#define must(cond, ...)                                                                            \
+	do {                                                                                       \
+		if (__builtin_expect(!(cond), 0))                                                  \
+			ck_abort_msg(__VA_ARGS__);                                                 \
+	} while (0)
+
 /* Fork; the child runs @fn and exits 0 unless it fails. */
 pid_t child(void (*fn)(void *), void *arg);
 void child_ok(pid_t pid);   /* wait; it must have exited 0 */

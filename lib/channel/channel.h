@@ -17,13 +17,27 @@ struct leat__handle {
 void leat__handle_add(struct leat__handle *h, void (*forked)(struct leat__handle *h));
 void leat__handle_remove(struct leat__handle *h);
 
+/*
+ * What registrations with one instance of a broker have in common, and need even when it has died: whose
+ * processes live. Kept until the struct leat is closed, because ours tells others that we do.
+ */
+struct leat__tie {
+	struct leat__tie *next;
+	uint64_t instance, client;
+	struct leat__life life;
+	int lives;      /* to look at others' with; -1: cannot, or nobody needs it any more */
+	uint32_t users; /* registrations, and the connection */
+};
+
 struct leat {
 	struct leat__handle handle;
 	char path[108];
-	pthread_mutex_t lock; /* one request at a time */
+	pthread_mutex_t lock; /* one request at a time; and the ties */
 	int sock;             /* -1: lost */
 	uint64_t serial;
-	uint64_t client, instance;
+	struct leat__tie *tie, *ties; /* the connection's, and all */
+	uint32_t lost;                /* sock is -1 */
+	uint64_t tend_at;
 	struct leat_pub *pubs;
 	struct leat_sub *subs;
 	pthread_mutex_t list_lock; /* pubs, subs, poller */
@@ -31,26 +45,65 @@ struct leat {
 	int gone; /* this is a forked child */
 };
 
+/* What the broker gives a ring. */
+struct leat__place {
+	struct leat_region *control;
+	struct leat__geometry cg;
+	struct leat__tie *tie;
+	uint64_t object, id;
+	uint32_t entry;
+};
+
 struct leat_pub {
 	struct leat__writer w;
 	struct leat__handle handle;
 	struct leat *l; /* NULL: a ring by hand */
-	struct leat_pub *next, **at;
-	struct leat_region *data, *control;
-	struct leat__geometry cg;
+	struct leat_pub *next, **before;
+	struct leat_region *data;
 	struct leat__ctrl_shm *ctrl;
+	struct leat__place at;     /* by hand: control is borrowed, the rest empty */
 	struct leat__life writing; /* by hand: the lock that makes us the one writer */
-	uint64_t object;
-	uint32_t entry;
 	int gone;
+	/* for going over to a restarted broker, pub_move.c */
+	char *name;
+	uint64_t origin; /* our first ring's number */
+	struct leat_region *next_data; /* the ring that we go on in when all have come; NULL */
+	unsigned char *next_view;
+	struct leat__place next_at;
+	uint64_t tended_at, tended_tail;
+	uint64_t move_at;   /* not before */
+	uint64_t orphan_at; /* when we first saw that our broker is gone; 0: it is not */
+};
+
+/*
+ * A subscriber's place in a control region. It has one; and, after the broker has died and another has come,
+ * those of before that are needed until their rings are read.
+ */
+struct leat__seat {
+	uint32_t refs;
+	struct leat__seat *next; /* of the past ones */
+	struct leat *l;
+	struct leat__tie *tie;
+	struct leat_region *control; /* NULL: by hand, not ours to close */
+	struct leat__geometry cg;
+	struct leat__ctrl_shm *ctrl; /* NULL: by hand, observing without one */
+	struct leat__slot *slot;
+	uint32_t slot_index, grant;
+	uint64_t object;
 };
 
 struct leat__attached {
 	struct leat__reader r;
 	struct leat_region *region;
-	int owned; /* the region is ours to close; else only its view is */
-	int refs;  /* 1, and one per retained block */
-	int dead;  /* the broker says that its publisher has ended */
+	struct leat__seat *seat;
+	uint64_t origin; /* its publisher's first ring: what we call the publisher */
+	uint64_t client; /* whose life is its publisher's */
+	int32_t pid;
+	uint32_t uid;
+	int pending; /* its publisher has not gone on in it yet */
+	int owned;   /* the region is ours to close; else only its view is */
+	int refs;    /* 1, and one per retained block */
+	int dead;    /* the broker says that its publisher has ended, or its life is over */
 };
 
 struct leat__held {
@@ -71,26 +124,28 @@ struct leat_sub {
 	struct leat__handle handle;
 	struct leat *l; /* NULL: a ring by hand */
 	struct leat_sub *next, **at;
-	struct leat_region *control;
-	struct leat__geometry cg;
-	struct leat__ctrl_shm *ctrl; /* NULL: by hand, observing without one */
+	char *name;
+	struct leat__seat *seat, *past; /* past: those under which there may be rings that we never saw */
 	struct leat__attached **rings;
-	uint32_t n, room, cur;
-	uint32_t slot_index, grant, mode;
+	uint32_t n, room, cur, turns;
+	uint32_t strays; /* of the rings: those under another seat than ours */
+	uint32_t mode;
 	uint32_t epoch;       /* of the ring table, last time we asked */
 	const uint32_t *epoch_now; /* where it moves; by hand, where it never does: at the one above */
 	uint64_t retry_at;    /* asking failed: try again then; 0: it did not */
 	int64_t ask_ns;       /* how long the next asking may take */
+	uint64_t looked_at; /* when we last saw that writers live, where no broker tells */
 	enum leat_from from;
-	uint64_t object, last_id;
+	uint64_t since;   /* rings up to this number were there before us */
+	uint64_t last_id;
 	int had_publisher;
+	int returning; /* we have not told the publishers of before yet that we are back */
 	struct leat__held held[LEAT__HELD];
 	struct leat__spin spin;
 	uint64_t corrupt;
 	struct leat__pollable *pollable;
 	/* by hand: */
 	struct leat_region *hand_data, *hand_control;
-	uint64_t looked_at; /* when its writer was last seen to live */
 	uint64_t no_bell; /* stands in where there is no control region */
 	int gone;
 };
@@ -101,6 +156,23 @@ int leat__request(struct leat *l, struct leat__out *o, int fd, struct leat__pack
 /* The same with a deadline of its own: for requests on the way of receiving. */
 int leat__request_within(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
 			 struct leat__in *in, int64_t ns);
+/* The same for a request that registers us: @tie takes what it is tied to, for leat__untie() some day. */
+int leat__register(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
+		   struct leat__in *in, int64_t ns, struct leat__tie **tie);
+void leat__untie(struct leat *l, struct leat__tie *t);
+void leat__ties_free(struct leat *l);
+/* Is client @client of that instance dead? 0 also when we cannot know. */
+int leat__tie_dead(const struct leat__tie *t, uint64_t client);
+/* Is this the tie of a connection that stands? */
+int leat__tied(struct leat *l, const struct leat__tie *t);
+/* Of the broker that we are connected to, or were last. */
+uint64_t leat__instance(struct leat *l);
+int leat__connect(struct leat *l, const char *path);
+int leat__hear(struct leat *l);
+/* On the slow ways of messages: notice that the broker has died, come back to its successor; seldom, and
+ * without waiting long. */
+void leat__tend(struct leat *l);
+int leat__tend_due(const struct leat *l, uint64_t now);
 /* Close an object at the broker; asks and does not wait. */
 void leat__request_close(struct leat *l, uint64_t object);
 
@@ -111,7 +183,7 @@ int leat__start_broker(const char *path);
 int leat__map_control(struct leat__packet *p, const struct leat__in *in, struct leat_region **ret,
 		      struct leat__geometry *g);
 int leat__map_ring(struct leat__packet *p, const struct leat__in *in, uint64_t id,
-		   struct leat_region **ret, struct leat__geometry *g);
+		   struct leat_region **ret, struct leat__wire_brought *w, struct leat__geometry *g);
 /* Regions of channels: no descriptor kept, nothing inherited by a child. */
 void leat__settle_region(struct leat_region *r);
 
@@ -119,14 +191,27 @@ enum { LEAT__TURN = 64 }; /* messages of one ring before the next is looked at *
 
 /* sub_rings.c: */
 /* What the broker's list of rings means for us: some have ended, some are new. */
+enum taking { OPENING, LOOKING, RETURNING };
 int leat__sub_take_rings(struct leat_sub *s, struct leat__packet *p, const struct leat__in *in,
-			 int opening);
+			 enum taking how);
 /* Has the ring table moved? Then ask. Failing is not fatal: what is attached goes on. */
 void leat__sub_look_around(struct leat_sub *s);
+/* Its publisher has gone on in this ring: follow. 1 done, 0 not yet. */
+int leat__sub_follow(struct leat_sub *s, struct leat__attached *a);
 /* Let go of rings that have ended and are read to the end; 1 if any went. */
 int leat__sub_reap(struct leat_sub *s);
 void leat__sub_detach(struct leat_sub *s, uint32_t i);
 void leat__sub_put(struct leat__attached *a, int gone);
+/* The bells that ring for its rings, at most LEAT__BELLS. */
+enum { LEAT__BELLS = 8 };
+unsigned leat__sub_bells(struct leat_sub *s, uint32_t **bells);
+/* Is there something about the broker, or about rings of before it, to look after? */
+int leat__sub_astray(const struct leat_sub *s);
+/* sub_open.c: come back, at a restarted broker. */
+int leat__sub_return(struct leat_sub *s);
+void leat__sub_returned(struct leat_sub *s);
+struct leat__seat *leat__seat_new(struct leat_sub *s);
+void leat__seat_put(struct leat__seat *seat, int gone);
 int leat__sub_attach(struct leat_sub *s, struct leat_region *region, int owned,
 		     const struct leat__geometry *g, struct leat__attached **ret);
 
@@ -139,6 +224,17 @@ int leat__pub_options(struct leat_pub_opts *o, const struct leat_pub_opts *opts,
 		      struct leat__geometry *g, uint64_t page);
 void leat__pub_setup(struct leat_pub *p, const struct leat_pub_opts *o);
 void leat__pub_forked(struct leat__handle *h);
+/* pub_move.c: on the slow ways of sending, with nothing claimed. */
+void leat__pub_tend(struct leat_pub *p);
+/* While waiting for room: are those that we wait for still alive? */
+void leat__pub_bury(void *arg);
+/* pub.c, for pub_move.c: a ring's region, and its place at the broker. */
+int leat__pub_make_ring(struct leat__geometry *g, struct leat_region **ret, unsigned char **view);
+/* @origin 0: it goes on from no other. */
+int leat__pub_announce(struct leat_pub *p, struct leat_region *ring, const struct leat__geometry *g,
+		       uint32_t n_rings, uint32_t n_slots, uint64_t origin, int64_t ns,
+		       struct leat__place *ret);
+void leat__place_leave(struct leat *l, struct leat__place *place);
 /* hand.c */
 void leat__hand_pub_close(struct leat_pub *p);
 void leat__hand_sub_close(struct leat_sub *s);

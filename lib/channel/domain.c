@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * struct leat: the connection to a broker, and the list of everything open, which a forked child
- * walks to let go. Requests are synchronous, one at a time, with a deadline. Never on the way of a
- * message.
+ * struct leat: finding a broker, opening and closing a domain, and the list of everything open, which a
+ * forked child walks to let go.
  */
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,9 +12,6 @@
 #include <unistd.h>
 #include "base/base.h"
 #include "channel/channel.h"
-
-#define CONTROL_NS INT64_C(5000000000) /* the longest a request may take */
-#define CLOSE_NS   INT64_C(100000000)  /* the longest to get rid of a goodbye */
 
 /* ---- fork ---- */
 
@@ -78,187 +73,18 @@ static void domain_forked(struct leat__handle *h)
 		close(l->sock);
 	l->sock = -1;
 	l->gone = 1;
+	for (struct leat__tie *t = l->ties; t; t = t->next) {
+		if (t->lives >= 0)
+			close(t->lives);
+		t->lives = -1;
+	}
 	/* Another thread may have held it: nobody will let go of it in this process. */
 	pthread_mutex_init(&l->list_lock, NULL);
+	pthread_mutex_init(&l->lock, NULL);
 	leat__poller_forked(l);
 }
 
-/* ---- requests ---- */
-
-static int lost(struct leat *l, const char *how)
-{
-	if (l->sock >= 0)
-		close(l->sock);
-	l->sock = -1;
-	leat__log(LEAT_LOG_WARNING, "the broker of %s is gone (%s)", l->path, how);
-	return leat__fail(-ECONNRESET, "the broker of %s is gone (%s): open channels go on; start leatd and "
-				       "open the domain again for the rest",
-			  l->path, how);
-}
-
-/* Wait for the answer with our serial; older answers, whose askers gave up, are thrown away. */
-static int answer(struct leat *l, uint64_t deadline, struct leat__packet *p, struct leat__in *in)
-{
-	for (;;) {
-		uint64_t now = leat__now();
-		struct pollfd pfd = {l->sock, POLLIN, 0};
-		int e;
-
-		if (now >= deadline)
-			return leat__fail(-ETIMEDOUT, "the broker of %s does not answer: is it stopped?",
-					  l->path);
-		e = poll(&pfd, 1, (int)((deadline - now) / 1000000) + 1);
-		if (e < 0 && errno != EINTR)
-			return leat__fail(-errno, "wait for the broker of %s: %s", l->path,
-					  strerror(errno));
-		if (e <= 0)
-			continue;
-		e = leat__sock_recv(l->sock, p);
-		if (e == -EAGAIN)
-			continue;
-		if (e <= 0)
-			return lost(l, e == 0 ? "it has closed the connection" : strerror(-e));
-		e = leat__wire_parse(in, p->bytes, p->size, p->n_fds);
-		if (e < 0) {
-			leat__packet_close(p);
-			return lost(l, leat_why());
-		}
-		if (in->head.serial == l->serial)
-			return 0;
-		leat__packet_close(p);
-		if (in->head.type == LEAT__BYE)
-			return lost(l, "it was stopped");
-	}
-}
-
-/* A stopped broker's queue may be full: wait for room in it, not for ever. */
-static int send_before(struct leat *l, const struct leat__out *o, int fd, uint64_t deadline)
-{
-	for (;;) {
-		int e = leat__sock_send(l->sock, o, &fd, fd >= 0);
-		struct pollfd pfd = {l->sock, POLLOUT, 0};
-		uint64_t now = leat__now();
-
-		if (e != -EAGAIN)
-			return e < 0 ? lost(l, strerror(-e)) : 0;
-		if (now >= deadline)
-			return leat__fail(-ETIMEDOUT, "the broker of %s takes no requests: is it stopped?",
-					  l->path);
-		poll(&pfd, 1, (int)((deadline - now) / 1000000) + 1);
-	}
-}
-
-static int request_locked(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
-			  struct leat__in *in, uint64_t deadline)
-{
-	uint32_t code = 0;
-	char text[512];
-	int e = leat__wire_end(o, fd >= 0);
-
-	p->n_fds = 0;
-	if (e < 0)
-		return e;
-	if (l->sock < 0)
-		return leat__fail(-ECONNRESET, "the broker of %s is gone: start leatd and open the domain "
-					       "again",
-				  l->path);
-	o->head.serial = ++l->serial;
-	e = send_before(l, o, fd, deadline);
-	if (e < 0 || (o->head.flags & LEAT__WIRE_QUIET))
-		return e;
-	e = answer(l, deadline, p, in);
-	if (e < 0 || in->head.type != LEAT__ERROR)
-		return e;
-	leat__packet_close(p);
-	if (leat__wire_get(in, LEAT__T_CODE, &code, sizeof(code)) < 0 || !code || code > 4095)
-		code = EPROTO;
-	if (leat__wire_get_text(in, LEAT__T_WHY, text, sizeof(text)) < 0)
-		snprintf(text, sizeof(text), "%s", strerror((int)code));
-	return leat__fail(-(int)code, "%s (domain %s)", text, l->path);
-}
-
-int leat__request_within(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
-			 struct leat__in *in, int64_t ns)
-{
-	int e;
-
-	if (l->gone)
-		return leat__say(-ECHILD, "this struct leat belongs to the parent process: open another");
-	pthread_mutex_lock(&l->lock);
-	e = request_locked(l, o, fd, p, in, leat__deadline(ns));
-	pthread_mutex_unlock(&l->lock);
-	return e;
-}
-
-int leat__request(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
-		  struct leat__in *in)
-{
-	return leat__request_within(l, o, fd, p, in, CONTROL_NS);
-}
-
-void leat__request_close(struct leat *l, uint64_t object)
-{
-	struct leat__packet p;
-	struct leat__out o;
-	struct leat__in in;
-
-	/* Without an answer: what is asked for later on this socket is handled later. */
-	leat__wire_begin(&o, LEAT__CLOSE, 0, object);
-	o.head.flags = LEAT__WIRE_QUIET;
-	leat__request_within(l, &o, -1, &p, &in, CLOSE_NS);
-}
-
 /* ---- open, close ---- */
-
-static void program_name(char *ret, size_t size)
-{
-	char text[64];
-	char *nl;
-
-	if (leat__read_file("/proc/self/comm", text, sizeof(text)) < 0)
-		strcpy(text, "?");
-	nl = strchr(text, '\n');
-	if (nl)
-		*nl = 0;
-	snprintf(ret, size, "%.15s", text);
-}
-
-static int hello(struct leat *l)
-{
-	struct leat__packet p;
-	struct leat__out o;
-	struct leat__in in;
-	char program[16];
-	int e;
-
-	program_name(program, sizeof(program));
-	leat__wire_begin(&o, LEAT__HELLO, 0, 0);
-	leat__wire_u32(&o, LEAT__T_VERSION_MIN, LEAT__WIRE_MIN);
-	leat__wire_u32(&o, LEAT__T_VERSION_MAX, LEAT__WIRE_MAX);
-	leat__wire_text(&o, LEAT__T_PROGRAM, program);
-	e = leat__request(l, &o, -1, &p, &in);
-	if (e < 0)
-		return e;
-	leat__packet_close(&p);
-	e = leat__wire_get(&in, LEAT__T_CLIENT, &l->client, sizeof(l->client));
-	return e < 0 ? e : leat__wire_get(&in, LEAT__T_INSTANCE, &l->instance, sizeof(l->instance));
-}
-
-static int connect_to(struct leat *l, const char *path)
-{
-	int e = leat__sock_connect(path, leat__deadline(CONTROL_NS));
-
-	if (e < 0)
-		return e;
-	l->sock = e;
-	snprintf(l->path, sizeof(l->path), "%s", path);
-	e = hello(l);
-	if (e < 0 && l->sock >= 0) {
-		close(l->sock);
-		l->sock = -1;
-	}
-	return e;
-}
 
 static int nobody_there(int e)
 {
@@ -294,7 +120,7 @@ static int find_broker(struct leat *l, const char *domain)
 	for (unsigned n = 0; (named = leat__sock_place(domain, n, path, sizeof(path))) >= 0; n++) {
 		if (!*first)
 			strcpy(first, path);
-		e = connect_to(l, path);
+		e = leat__connect(l, path);
 		if (e == 0)
 			return 0;
 		if (named)
@@ -312,7 +138,7 @@ static int find_broker(struct leat *l, const char *domain)
 		e = leat__start_broker(first);
 		if (e < 0)
 			return say_no_broker(e, first, 1);
-		e = connect_to(l, first);
+		e = leat__connect(l, first);
 		/* Root's own domain is closed to others: as good as none. */
 		if (!nobody_there(e) && !(e == -EACCES && !strncmp(path, "/run/leat/", 10)))
 			return e;
@@ -335,6 +161,7 @@ int leat_open(const char *domain, struct leat **ret)
 	pthread_mutex_init(&l->list_lock, NULL);
 	e = find_broker(l, domain);
 	if (e < 0) {
+		leat__ties_free(l);
 		free(l);
 		return e;
 	}
@@ -356,6 +183,7 @@ void leat_close(struct leat *l)
 		leat__handle_remove(&l->handle);
 	if (l->sock >= 0)
 		close(l->sock);
+	leat__ties_free(l);
 	pthread_mutex_destroy(&l->lock);
 	pthread_mutex_destroy(&l->list_lock);
 	free(l);
@@ -375,33 +203,7 @@ int leat_fd(const struct leat *l)
 
 int leat_dispatch(struct leat *l)
 {
-	struct leat__packet p;
-	struct leat__in in;
-	int e, n = 0;
-
-	pthread_mutex_lock(&l->lock);
-	for (;;) {
-		if (l->sock < 0) {
-			n = leat__fail(-ECONNRESET, "the broker of %s is gone", l->path);
-			break;
-		}
-		e = leat__sock_recv(l->sock, &p);
-		if (e == -EAGAIN)
-			break;
-		if (e <= 0) {
-			n = lost(l, "it has closed the connection");
-			break;
-		}
-		e = leat__wire_parse(&in, p.bytes, p.size, p.n_fds);
-		leat__packet_close(&p);
-		if (e < 0 || in.head.type == LEAT__BYE) {
-			n = lost(l, e < 0 ? leat_why() : "it was stopped");
-			break;
-		}
-		n++; /* an answer to somebody who gave up: nothing to do about it */
-	}
-	pthread_mutex_unlock(&l->lock);
-	return n;
+	return leat__hear(l);
 }
 
 int leat_ping(struct leat *l, uint64_t *ret_ns)
@@ -466,12 +268,12 @@ int leat__map_control(struct leat__packet *p, const struct leat__in *in, struct 
 }
 
 int leat__map_ring(struct leat__packet *p, const struct leat__in *in, uint64_t id,
-		   struct leat_region **ret, struct leat__geometry *g)
+		   struct leat_region **ret, struct leat__wire_brought *w, struct leat__geometry *g)
 {
 	struct leat__geometry head;
 	struct leat_region *r = NULL;
 	unsigned char *view;
-	int i = leat__wire_find_brought(in, id, g);
+	int i = leat__wire_find_brought(in, id, w, g);
 	int e = i;
 
 	if (e >= 0)

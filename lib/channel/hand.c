@@ -78,10 +78,10 @@ static int become_writer(struct leat_pub *p, struct leat_region *where, struct l
 static void bury(void *arg)
 {
 	struct leat_pub *p = arg;
-	struct leat_region *where = p->control;
-	struct leat__slot *slots = leat__ctrl_slots(p->ctrl, &p->cg);
+	struct leat_region *where = p->at.control;
+	struct leat__slot *slots = leat__ctrl_slots(p->ctrl, &p->at.cg);
 
-	for (uint32_t i = 0; i < p->cg.n_slots; i++) {
+	for (uint32_t i = 0; i < p->at.cg.n_slots; i++) {
 		uint64_t owner = leat__load_acquire(&slots[i].client);
 		struct leat__line *line = &p->w.lines[i];
 
@@ -128,16 +128,16 @@ int leat_ring_create(struct leat_region *data, struct leat_region *control,
 	unsigned char *view;
 	struct leat_pub *p = calloc(1, sizeof(*p));
 	uint64_t off, id;
-	int e = p ? plan(opts, data->page, &o, &g, &p->cg) : leat__say(-ENOMEM, "no memory for a ring");
+	int e = p ? plan(opts, data->page, &o, &g, &p->at.cg) : leat__say(-ENOMEM, "no memory for a ring");
 
 	if (e == 0 && (!writable(data) || !writable(where)))
 		e = leat__say(-EROFS, "create ring: its regions must be mapped read-write and shared");
 	off = control ? 0 : g.total;
 	if (e == 0 && (data->size < g.total || where->size < off ||
-		       where->size - off < p->cg.total))
+		       where->size - off < p->at.cg.total))
 		e = leat__fail(-ENOSPC, "create ring: it needs %llu bytes of data and %llu of control, the "
 					"regions have %llu and %llu",
-			       (unsigned long long)g.total, (unsigned long long)p->cg.total,
+			       (unsigned long long)g.total, (unsigned long long)p->at.cg.total,
 			       (unsigned long long)data->size,
 			       (unsigned long long)(where->size - leat__min(off, where->size)));
 	if (e < 0) {
@@ -154,14 +154,14 @@ int leat_ring_create(struct leat_region *data, struct leat_region *control,
 		return e;
 	}
 	p->data = data;
-	p->control = where;
+	p->at.control = where;
 	p->ctrl = ctrl;
-	id = next_ring(ctrl, &p->cg, where->size - off);
+	id = next_ring(ctrl, &p->at.cg, where->size - off);
 	clear_ring(leat_region_addr(data), &g);
 	leat__pub_setup(p, &o);
 	p->w.bury = bury;
 	p->w.bury_arg = p;
-	e = leat__writer_init(&p->w, leat_region_addr(data), view, &g, ctrl, &p->cg, 0, id);
+	e = leat__writer_init(&p->w, leat_region_addr(data), view, &g, ctrl, &p->at.cg, 0, id);
 	if (e < 0) {
 		leat__region_unview(data);
 		leat__life_end(&p->writing);
@@ -189,7 +189,7 @@ void leat__hand_pub_close(struct leat_pub *p)
 
 static uint64_t current_ring(const struct leat_sub *s)
 {
-	return LEAT__RING_ID(leat__load_acquire(&leat__ctrl_entries(s->ctrl)->word));
+	return LEAT__RING_ID(leat__load_acquire(&leat__ctrl_entries(s->seat->ctrl)->word));
 }
 
 int leat__hand_look(struct leat_sub *s)
@@ -197,7 +197,7 @@ int leat__hand_look(struct leat_sub *s)
 	struct leat__attached *a = s->n ? s->rings[0] : NULL;
 	uint64_t now;
 
-	if (!a || a->dead || !s->ctrl)
+	if (!a || a->dead || !s->seat->ctrl)
 		return 0;
 	if (current_ring(s) != a->r.id) {
 		/* Its memory has a new ring in it: what we had not read is gone. */
@@ -210,20 +210,20 @@ int leat__hand_look(struct leat_sub *s)
 	if (now - s->looked_at < LOOK_NS)
 		return 0;
 	s->looked_at = now;
-	a->dead = dead_writer(s->hand_control, s->ctrl);
+	a->dead = dead_writer(s->hand_control, s->seat->ctrl);
 	return a->dead;
 }
 
 /* A free slot, or one whose reader is dead. */
 static int take_slot(struct leat_sub *s)
 {
-	struct leat__slot *slots = leat__ctrl_slots(s->ctrl, &s->cg);
+	struct leat__slot *slots = leat__ctrl_slots(s->seat->ctrl, &s->seat->cg);
 	uint32_t me;
 	int e = leat__region_life(s->hand_control, &me);
 
 	if (e < 0)
 		return e;
-	for (uint32_t i = 0; i < s->cg.n_slots; i++) {
+	for (uint32_t i = 0; i < s->seat->cg.n_slots; i++) {
 		uint64_t owner = leat__load_acquire(&slots[i].client);
 
 		if (owner && !leat__region_life_dead(s->hand_control, (uint32_t)owner))
@@ -235,12 +235,12 @@ static int take_slot(struct leat_sub *s)
 		slots[i].mode = s->mode;
 		slots[i].pid = (uint32_t)getpid();
 		slots[i].received = slots[i].lost = 0;
-		s->slot = &slots[i];
-		s->slot_index = i;
+		s->slot = s->seat->slot = &slots[i];
+		s->seat->slot_index = i;
 		return 0;
 	}
 	return leat__fail(-EUSERS, "open ring: all %u reader slots are taken, one by process %u",
-			  s->cg.n_slots, slots[0].pid);
+			  s->seat->cg.n_slots, slots[0].pid);
 }
 
 /* Take part through a control region. */
@@ -251,12 +251,12 @@ static int take_part(struct leat_sub *s, struct leat_region *where, uint64_t off
 	if (off >= where->size)
 		return leat__say(-EBADMSG, "open ring: no control region follows it; give one, or map the "
 					   "data read-only to observe");
-	s->ctrl = (struct leat__ctrl_shm *)(void *)((char *)leat_region_addr(where) + off);
-	e = leat__head_read(&s->ctrl->head, LEAT__MAGIC_CTRL, where->size - off, &s->cg);
-	if (e == 0 && s->cg.n_rings != 1)
+	s->seat->ctrl = (struct leat__ctrl_shm *)(void *)((char *)leat_region_addr(where) + off);
+	e = leat__head_read(&s->seat->ctrl->head, LEAT__MAGIC_CTRL, where->size - off, &s->seat->cg);
+	if (e == 0 && s->seat->cg.n_rings != 1)
 		e = leat__say(-EBADMSG, "open ring: that control region is a channel's");
 	if (e == 0) {
-		*id = LEAT__RING_ID(leat__load_acquire(&leat__ctrl_entries(s->ctrl)->word));
+		*id = LEAT__RING_ID(leat__load_acquire(&leat__ctrl_entries(s->seat->ctrl)->word));
 		if (!*id)
 			e = leat__say(-EBADMSG, "open ring: it is being made; try again");
 	}
@@ -291,7 +291,10 @@ int leat_ring_open(struct leat_region *data, struct leat_region *control,
 	if (!s)
 		return -ENOMEM;
 	s->hand_data = data;
-	if (here)
+	s->seat = leat__seat_new(s);
+	if (!s->seat)
+		e = -ENOMEM;
+	if (e == 0 && here)
 		e = take_part(s, control ? control : data, control ? 0 : g.total, &id);
 	if (e == 0)
 		e = leat__region_view(data, g.data_off, g.capacity, &view);
@@ -305,14 +308,15 @@ int leat_ring_open(struct leat_region *data, struct leat_region *control,
 		return e;
 	}
 	if (here)
-		line = &leat__ctrl_lines(s->ctrl, &s->cg, 0)[s->slot_index];
+		line = &leat__ctrl_lines(s->seat->ctrl, &s->seat->cg, 0)[s->seat->slot_index];
+	a->origin = id;
 	leat__reader_init(&a->r, leat_region_addr(data), view, &g, id, line,
-			  here ? &s->ctrl->space_bell : (uint32_t *)(void *)&s->no_bell);
+			  here ? &s->seat->ctrl->space_bell : (uint32_t *)(void *)&s->no_bell);
 	a->dead = !leat__head_this_boot(&ring->head);
 	leat__reader_join(&a->r, LEAT__WORD(id, ((uint64_t)getpid() & 0xfff) << 12),
 			  here && s->mode == LEAT__WAITING, s->from);
 	if (here)
-		leat__bell_toll(&s->ctrl->space_bell);
+		leat__bell_toll(&s->seat->ctrl->space_bell);
 	*ret = s;
 	return 0;
 }
@@ -320,7 +324,7 @@ int leat_ring_open(struct leat_region *data, struct leat_region *control,
 void leat__hand_sub_close(struct leat_sub *s)
 {
 	struct leat__slot *slot = s->gone ? NULL : s->slot;
-	struct leat__ctrl_shm *ctrl = s->ctrl;
+	struct leat__ctrl_shm *ctrl = s->seat ? s->seat->ctrl : NULL;
 
 	leat__sub_free(s); /* says DONE, drops what is held */
 	if (slot) {

@@ -102,6 +102,7 @@ static void see_ring(struct leat *l, uint64_t object, struct seen_ring *r)
 {
 	const struct leat__ring_shm *ring;
 	struct leat_region *region;
+	struct leat__wire_brought b;
 	struct leat__geometry g;
 	struct leat__packet pkt;
 	struct leat__out out;
@@ -111,7 +112,7 @@ static void see_ring(struct leat *l, uint64_t object, struct seen_ring *r)
 	leat__wire_u64(&out, LEAT__T_RING_ID, r->w.id);
 	if (leat__request(l, &out, -1, &pkt, &in) < 0)
 		return; /* it went away meanwhile */
-	if (leat__map_ring(&pkt, &in, r->w.id, &region, &g) == 0) {
+	if (leat__map_ring(&pkt, &in, r->w.id, &region, &b, &g) == 0) {
 		ring = leat_region_addr(region);
 		r->tail = leat__load_acquire(&ring->tail);
 		r->sent = leat__load_relaxed(&ring->sent);

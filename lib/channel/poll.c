@@ -5,22 +5,15 @@
  * when it was found empty; its eventfd stays readable from then until it is found empty again.
  */
 #include <errno.h>
-#include <linux/futex.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 #include "base/base.h"
 #include "channel/channel.h"
 
-#ifndef SYS_futex_waitv
-#define SYS_futex_waitv 449
-#endif
 #define WAITV_MAX   128
-#define WAITV_32    2
 #define FIRST_NS    UINT64_C(50000)     /* as in bell.c: outlasts a notifier's store buffer */
 #define SLICE_NS    UINT64_C(100000000)
 #define FALLBACK_NS UINT64_C(1000000)   /* without futex_waitv, or with too many: look so often */
@@ -30,8 +23,12 @@ struct leat__pollable {
 	struct leat_sub *s;
 	int efd;
 	int armed, fresh;
-	uint32_t *bell;
+	uint32_t *bells[LEAT__BELLS];
+	unsigned n_bells;
+	const uint32_t *epoch_now;
 	uint32_t epoch;
+	const struct leat__tie *tie;
+	uint64_t armed_at;
 	uint32_t n, room;
 	struct at {
 		const struct leat__reader *r;
@@ -45,11 +42,7 @@ struct leat__poller {
 	uint32_t kick;
 	int stop;
 	struct leat__pollable *all;
-};
-
-struct waitv {
-	uint64_t value, address;
-	uint32_t flags, reserved;
+	struct leat *l;
 };
 
 static void signal_fd(struct leat__pollable *p)
@@ -66,45 +59,43 @@ static int due(const struct leat__pollable *p)
 	for (uint32_t i = 0; i < p->n; i++)
 		if (leat__reader_ready(p->at[i].r, p->at[i].pos))
 			return 1;
-	return p->s->l && leat__load_relaxed(&p->s->ctrl->epoch) != p->epoch;
+	if (leat__load_relaxed(p->epoch_now) != p->epoch)
+		return 1;
+	/* Without its broker it is for the subscriber to look after itself. */
+	return !leat__tied(p->s->l, p->tie) && leat__now() - p->armed_at >= SLICE_NS;
 }
 
 /* Signal who is due; list the bells of the rest. With the lock held. */
-static int collect(struct leat__poller *po, struct waitv *v, int *fresh)
+static unsigned collect(struct leat__poller *po, struct leat__waitv *v, int *fresh)
 {
-	int n = 0;
+	unsigned n = 0;
 
 	for (struct leat__pollable *p = po->all; p; p = p->next) {
-		uint32_t seen;
+		uint32_t seen[LEAT__BELLS];
 
 		if (!p->armed)
 			continue;
-		seen = leat__fetch_or(p->bell, 1u) | 1u;
-		leat__fence(); /* as in leat__bell_wait() */
+		for (unsigned i = 0; i < p->n_bells; i++)
+			seen[i] = leat__fetch_or(p->bells[i], 1u) | 1u;
+		leat__fence(); /* as in leat__bells_wait() */
 		if (due(p)) {
 			signal_fd(p);
 			continue;
 		}
 		*fresh |= p->fresh;
 		p->fresh = 0;
-		if (n < WAITV_MAX)
-			v[n] = (struct waitv){seen, (uintptr_t)p->bell, WAITV_32, 0};
-		n++;
+		for (unsigned i = 0; i < p->n_bells; i++, n++)
+			if (n < WAITV_MAX)
+				v[n] = leat__waitv(p->bells[i], seen[i]);
 	}
 	return n;
 }
 
-static void sleep_on(struct leat__poller *po, struct waitv *v, int n, uint32_t kick, uint64_t ns)
+static void sleep_on(struct leat__poller *po, struct leat__waitv *v, unsigned n, uint32_t kick, uint64_t ns)
 {
-	uint64_t until = leat__now() + ns;
-	struct {
-		int64_t sec, nsec;
-	} ts = {(int64_t)(until / 1000000000u), (int64_t)(until % 1000000000u)};
-
 	if (n < WAITV_MAX) {
-		v[n] = (struct waitv){kick, (uintptr_t)&po->kick, WAITV_32, 0};
-		if (syscall(SYS_futex_waitv, v, n + 1, 0, &ts, CLOCK_MONOTONIC) >= 0 ||
-		    (errno != ENOSYS && errno != EPERM))
+		v[n] = leat__waitv(&po->kick, kick);
+		if (leat__futex_waitv(v, n + 1, ns) != -ENOSYS)
 			return;
 	}
 	leat__futex_wait(&po->kick, kick, n ? leat__min(ns, FALLBACK_NS) : ns);
@@ -113,15 +104,16 @@ static void sleep_on(struct leat__poller *po, struct waitv *v, int n, uint32_t k
 static void *run(void *arg)
 {
 	struct leat__poller *po = arg;
-	struct waitv v[WAITV_MAX];
+	struct leat__waitv v[WAITV_MAX];
 
 	pthread_mutex_lock(&po->lock);
 	while (!po->stop) {
 		uint32_t kick = leat__load_relaxed(&po->kick);
 		int fresh = 0;
-		int n = collect(po, v, &fresh);
+		unsigned n = collect(po, v, &fresh);
 
 		pthread_mutex_unlock(&po->lock);
+		leat__tend(po->l);
 		sleep_on(po, v, n, kick, fresh ? FIRST_NS : SLICE_NS);
 		pthread_mutex_lock(&po->lock);
 	}
@@ -143,6 +135,7 @@ static int poller_start(struct leat *l)
 
 	if (!po)
 		return leat__say(-ENOMEM, "descriptor of a subscriber: no memory");
+	po->l = l;
 	pthread_mutex_init(&po->lock, NULL);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old); /* the program's signals are not for our thread */
@@ -178,7 +171,11 @@ int leat__pollable_arm(struct leat_sub *s)
 	p->n = s->n < p->room ? s->n : p->room;
 	for (uint32_t i = 0; i < p->n; i++)
 		p->at[i] = (struct at){&s->rings[i]->r, s->rings[i]->r.pos};
+	p->n_bells = leat__sub_bells(s, p->bells);
+	p->epoch_now = s->epoch_now;
 	p->epoch = s->epoch;
+	p->tie = s->seat->tie;
+	p->armed_at = leat__now();
 	/* Too little memory to watch them all: readable always is the honest answer. */
 	now = due(p) || p->n < s->n;
 	if (now) {
@@ -229,7 +226,6 @@ int leat_sub_fd(struct leat_sub *s)
 		return e;
 	}
 	p->s = s;
-	p->bell = &s->ctrl->data_bell;
 	pthread_mutex_lock(&s->l->poller->lock);
 	p->next = s->l->poller->all;
 	s->l->poller->all = p;

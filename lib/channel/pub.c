@@ -10,6 +10,9 @@
 #include "base/base.h"
 #include "channel/channel.h"
 
+#define CONTROL_NS  INT64_C(5000000000)
+#define STRETCH_MIN 4096 /* bytes of messages until the first look at the time */
+
 static int ring_init(void *addr, uint64_t size, void *arg)
 {
 	(void)size;
@@ -56,56 +59,83 @@ void leat__pub_forked(struct leat__handle *h)
 	p->w.stop = 0; /* nothing goes the short way any more */
 }
 
-/* Make the region with the ring in it, mapped for writing, then sealed against everybody else. */
-static int make_ring(struct leat_pub *p, struct leat__geometry *g, unsigned char **view)
+/* Make the region with the ring in it, mapped for writing; to be sealed against everybody else. */
+int leat__pub_make_ring(struct leat__geometry *g, struct leat_region **ret, unsigned char **view)
 {
 	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD,
 				     .name = "leat-ring", .size = g->total, .init = ring_init,
 				     .init_arg = g};
-	int e = leat_region_create(&o, &p->data);
+	int e = leat_region_create(&o, ret);
 
-	if (e == 0)
-		e = leat__region_view(p->data, g->data_off, g->capacity, view);
-	if (e == 0)
-		e = leat__seal_ring(leat_region_fd(p->data));
+	if (e < 0)
+		return e;
+	e = leat__region_view(*ret, g->data_off, g->capacity, view);
+	if (e < 0) {
+		leat_region_close(*ret);
+		*ret = NULL;
+	}
 	return e;
 }
 
-static int announce(struct leat_pub *p, const char *name, const struct leat_pub_opts *o,
-		    const struct leat__geometry *g, uint64_t *id)
+int leat__pub_announce(struct leat_pub *p, struct leat_region *ring, const struct leat__geometry *g,
+		       uint32_t n_rings, uint32_t n_slots, uint64_t origin, int64_t ns,
+		       struct leat__place *ret)
 {
+	struct leat__place at = {0};
 	struct leat__packet pkt;
 	struct leat__out out;
 	struct leat__in in;
-	int e;
+	int e = leat__seal_ring(leat_region_fd(ring));
 
-	leat__wire_begin(&out, LEAT__PUB_OPEN, 0, 0);
-	leat__wire_text(&out, LEAT__T_NAME, name);
-	leat__wire_u32(&out, LEAT__T_MAX_RINGS, o->max_publishers);
-	leat__wire_u32(&out, LEAT__T_MAX_SLOTS, o->max_subscribers);
-	leat__wire_geometry(&out, LEAT__T_GEOMETRY, g);
-	e = leat__request(p->l, &out, leat_region_fd(p->data), &pkt, &in);
 	if (e < 0)
 		return e;
-	p->object = in.head.object;
-	e = leat__wire_get(&in, LEAT__T_RING_ID, id, sizeof(*id));
+	leat__wire_begin(&out, LEAT__PUB_OPEN, 0, 0);
+	leat__wire_text(&out, LEAT__T_NAME, p->name);
+	leat__wire_u32(&out, LEAT__T_MAX_RINGS, n_rings);
+	leat__wire_u32(&out, LEAT__T_MAX_SLOTS, n_slots);
+	leat__wire_geometry(&out, LEAT__T_GEOMETRY, g);
+	if (origin)
+		leat__wire_u64(&out, LEAT__T_ORIGIN, origin);
+	e = leat__register(p->l, &out, leat_region_fd(ring), &pkt, &in, ns, &at.tie);
+	if (e < 0)
+		return e;
+	at.object = in.head.object;
+	e = leat__wire_get(&in, LEAT__T_RING_ID, &at.id, sizeof(at.id));
 	if (e == 0)
-		e = leat__wire_get(&in, LEAT__T_ENTRY, &p->entry, sizeof(p->entry));
+		e = leat__wire_get(&in, LEAT__T_ENTRY, &at.entry, sizeof(at.entry));
 	if (e == 0)
-		e = leat__map_control(&pkt, &in, &p->control, &p->cg);
-	if (e == 0 && p->entry >= p->cg.n_rings)
+		e = leat__map_control(&pkt, &in, &at.control, &at.cg);
+	if (e == 0 && at.entry >= at.cg.n_rings)
 		e = leat__say(-EPROTO, "the broker named an impossible ring table entry");
 	leat__packet_close(&pkt);
 	if (e < 0)
-		leat__request_close(p->l, p->object);
+		leat__place_leave(p->l, &at);
+	else
+		*ret = at;
 	return e;
+}
+
+void leat__place_leave(struct leat *l, struct leat__place *place)
+{
+	if (place->object)
+		leat__request_close(l, place->object);
+	leat_region_close(place->control);
+	leat__untie(l, place->tie);
+	*place = (struct leat__place){0};
 }
 
 static void pub_free(struct leat_pub *p)
 {
 	leat__writer_deinit(&p->w);
 	leat_region_close(p->data);
-	leat_region_close(p->control);
+	leat_region_close(p->at.control);
+	leat_region_close(p->next_data);
+	leat_region_close(p->next_at.control);
+	if (p->l) {
+		leat__untie(p->l, p->at.tie);
+		leat__untie(p->l, p->next_at.tie);
+	}
+	free(p->name);
 	free(p);
 }
 
@@ -116,7 +146,6 @@ int leat_pub_open(struct leat *l, const char *name, const struct leat_pub_opts *
 	struct leat_pub_opts o;
 	unsigned char *view = NULL;
 	struct leat_pub *p;
-	uint64_t id = 0;
 	int e = leat__name_check(name);
 
 	if (e == 0)
@@ -124,30 +153,38 @@ int leat_pub_open(struct leat *l, const char *name, const struct leat_pub_opts *
 	if (e < 0)
 		return e;
 	p = calloc(1, sizeof(*p));
-	if (!p)
+	if (p)
+		p->name = strdup(name);
+	if (!p || !p->name) {
+		free(p);
 		return leat__say(-ENOMEM, "open publisher: no memory");
+	}
 	p->l = l;
 	leat__pub_setup(p, &o);
-	e = make_ring(p, &g, &view);
+	e = leat__pub_make_ring(&g, &p->data, &view);
 	if (e == 0)
-		e = announce(p, name, &o, &g, &id);
+		e = leat__pub_announce(p, p->data, &g, o.max_publishers, o.max_subscribers, 0,
+				       CONTROL_NS, &p->at);
 	if (e == 0) {
-		p->ctrl = leat_region_addr(p->control);
 		leat__settle_region(p->data);
-		e = leat__writer_init(&p->w, leat_region_addr(p->data), view, &g, p->ctrl, &p->cg,
-				      p->entry, id);
+		p->ctrl = leat_region_addr(p->at.control);
+		p->origin = p->at.id;
+		p->w.bury = leat__pub_bury;
+		p->w.bury_arg = p;
+		p->w.stretch = STRETCH_MIN;
+		e = leat__writer_init(&p->w, leat_region_addr(p->data), view, &g, p->ctrl, &p->at.cg, p->at.entry, p->at.id);
 		if (e < 0)
-			leat__request_close(l, p->object);
+			leat__request_close(l, p->at.object);
 	}
 	if (e < 0) {
 		pub_free(p);
 		return e;
 	}
 	pthread_mutex_lock(&l->list_lock);
-	p->at = &l->pubs;
+	p->before = &l->pubs;
 	p->next = l->pubs;
 	if (p->next)
-		p->next->at = &p->next;
+		p->next->before = &p->next;
 	l->pubs = p;
 	pthread_mutex_unlock(&l->list_lock);
 	leat__handle_add(&p->handle, leat__pub_forked);
@@ -161,25 +198,30 @@ void leat_pub_close(struct leat_pub *p)
 		return;
 	if (p->l) {
 		pthread_mutex_lock(&p->l->list_lock);
-		*p->at = p->next;
+		*p->before = p->next;
 		if (p->next)
-			p->next->at = p->at;
+			p->next->before = p->before;
 		pthread_mutex_unlock(&p->l->list_lock);
 	}
 	if (p->gone) {
 		/* The maps stayed with the parent; at their addresses may be something else now. */
 		if (p->l)
-			p->data->addr = p->data->view = p->control->addr = NULL;
+			p->data->addr = p->data->view = p->at.control->addr = NULL;
+		if (p->next_data)
+			p->next_data->addr = p->next_data->view = p->next_at.control->addr = NULL;
 	} else {
 		leat__handle_remove(&p->handle);
 		leat__writer_close(&p->w);
-		if (p->l)
-			leat__request_close(p->l, p->object);
-		else
+		if (p->l) {
+			leat__request_close(p->l, p->at.object);
+			if (p->next_data)
+				leat__request_close(p->l, p->next_at.object);
+		} else {
 			leat__hand_pub_close(p);
+		}
 	}
 	if (!p->l)
-		p->data = p->control = NULL; /* borrowed */
+		p->data = p->at.control = NULL; /* borrowed */
 	pub_free(p);
 }
 
@@ -204,6 +246,7 @@ static __attribute__((noinline)) int send_long(struct leat_pub *p, const void *d
 	}
 	if (p->gone)
 		return parents();
+	leat__pub_tend(p);
 	e = leat__writer_claim(&p->w, size, &at, timeout_ns);
 	if (e < 0)
 		return e;
@@ -227,12 +270,21 @@ int leat_send(struct leat_pub *p, const void *data, size_t size, int64_t timeout
 	return leat__writer_put(w, at, tail, size);
 }
 
+static __attribute__((noinline)) int claim_long(struct leat_pub *p, size_t size, void **ret,
+						int64_t timeout_ns)
+{
+	if (p->gone)
+		return parents();
+	leat__pub_tend(p);
+	return leat__writer_claim(&p->w, size, ret, timeout_ns);
+}
+
 int leat_claim(struct leat_pub *p, size_t size, void **ret, int64_t timeout_ns)
 {
 	unsigned char *at = leat__writer_begin(&p->w, size);
 
 	if (__builtin_expect(!at, 0))
-		return p->gone ? parents() : leat__writer_claim(&p->w, size, ret, timeout_ns);
+		return claim_long(p, size, ret, timeout_ns);
 	p->w.claimed = size + 1;
 	*ret = at + sizeof(struct leat__record);
 	return 0;

@@ -9,7 +9,8 @@
 #include "base/base.h"
 #include "channel/channel.h"
 
-#define LINGER 64 /* looks at tail: 2 us where a pause takes 28 ns */
+#define LINGER    64 /* looks at tail: 2 us where a pause takes 28 ns */
+#define ASTRAY_NS UINT64_C(100000000)
 
 /* ---- the next message ---- */
 
@@ -23,10 +24,18 @@ static int look(struct leat_sub *s)
 		if (s->budget == 0) {
 			s->budget = LEAT__TURN;
 			s->cur = s->cur + 1 == s->n ? 0 : s->cur + 1;
-			leat__sub_look_around(s);
+			/* The time is not asked for at every turn. */
+			if (!(++s->turns % 16) || leat__load_relaxed(s->epoch_now) != s->epoch)
+				leat__sub_look_around(s);
 			continue;
 		}
-		e = leat__reader_next(&a->r, &s->msg);
+		if (__builtin_expect(a->pending, 0)) {
+			if (leat__sub_follow(s, a))
+				continue; /* and the table has changed */
+			e = 0;
+		} else {
+			e = leat__reader_next(&a->r, &s->msg);
+		}
 		if (__builtin_expect(e > 0, 1)) {
 			s->budget--;
 			s->peeked = a;
@@ -47,15 +56,23 @@ static int look(struct leat_sub *s)
 static int ready(void *arg)
 {
 	struct leat_sub *s = arg;
+	uint64_t now;
 
 	for (uint32_t i = 0; i < s->n; i++)
 		if (leat__reader_ready(&s->rings[i]->r, s->rings[i]->r.pos))
 			return 1;
 	if (!s->l)
 		return leat__hand_look(s);
+	now = leat__now();
+	if (leat__tend_due(s->l, now))
+		leat__tend(s->l);
 	if (s->retry_at)
-		return leat__now() >= s->retry_at;
-	return leat__load_relaxed(&s->ctrl->epoch) != s->epoch;
+		return now >= s->retry_at;
+	if (!leat__tied(s->l, s->seat->tie) && !leat__load_relaxed(&s->l->lost))
+		return 1;
+	if (leat__sub_astray(s) && now - s->looked_at >= ASTRAY_NS)
+		return 1;
+	return leat__load_relaxed(s->epoch_now) != s->epoch;
 }
 
 static int ended(const struct leat_sub *s)
@@ -63,11 +80,6 @@ static int ended(const struct leat_sub *s)
 	if (!s->l) /* by hand there is one ring, and no other comes */
 		return !s->n;
 	return (s->flags & LEAT_UNTIL_ENDED) && s->had_publisher && !s->n && !s->retry_at;
-}
-
-static uint32_t *bell(struct leat_sub *s)
-{
-	return s->ctrl ? &s->ctrl->data_bell : (uint32_t *)(void *)&s->no_bell;
 }
 
 /*
@@ -96,7 +108,9 @@ static int linger(const struct leat_sub *s)
 
 static int next(struct leat_sub *s, int64_t timeout_ns)
 {
+	uint32_t *bells[LEAT__BELLS];
 	uint64_t deadline = 0;
+	unsigned n;
 	int e;
 
 	for (;;) {
@@ -124,7 +138,8 @@ static int next(struct leat_sub *s, int64_t timeout_ns)
 			deadline = leat__deadline(timeout_ns);
 		else if (leat__now() >= deadline) /* woken, and woken again, for nothing */
 			return leat__say(-ETIMEDOUT, "no message came in time");
-		e = leat__bell_wait(bell(s), &s->spin, ready, s, deadline);
+		n = leat__sub_bells(s, bells);
+		e = leat__bells_wait(bells, n, &s->spin, ready, s, deadline);
 		if (e < 0)
 			return leat__say(e, "no message came in time");
 	}
@@ -141,7 +156,7 @@ static void fill_info(struct leat_sub *s, struct leat_info *info)
 			leat__store_relaxed(&s->slot->lost, s->lost);
 	}
 	if (info) {
-		*info = (struct leat_info){s->msg.size, s->msg.seq, a->r.id, s->lost - s->lost_told};
+		*info = (struct leat_info){s->msg.size, s->msg.seq, a->origin, s->lost - s->lost_told};
 		s->lost_told = s->lost;
 	}
 }
@@ -194,7 +209,7 @@ static inline void tell(struct leat_sub *s, struct leat_info *info, uint32_t siz
 	const struct leat__reader *r = &s->quick->r;
 
 	if (info) {
-		*info = (struct leat_info){size, r->seq, r->id, s->lost - s->lost_told};
+		*info = (struct leat_info){size, r->seq, s->quick->origin, s->lost - s->lost_told};
 		s->lost_told = s->lost;
 	}
 }
@@ -255,7 +270,7 @@ static __attribute__((noinline)) int recv_long(struct leat_sub *s, void *buf, si
 				continue;
 			}
 			if (info)
-				*info = (struct leat_info){s->msg.size, s->msg.seq, a->r.id, 0};
+				*info = (struct leat_info){s->msg.size, s->msg.seq, a->origin, 0};
 			s->peeked = NULL;
 			return leat__fail(-EMSGSIZE, "the next message has %llu bytes, the buffer %zu",
 					  (unsigned long long)s->msg.size, size);
@@ -383,7 +398,7 @@ int leat_retain(struct leat_sub *s, const void **ret)
 	if (k == LEAT__HELD)
 		return leat__fail(-ENOBUFS, "retain: %d blocks are kept already: drop one", LEAT__HELD);
 	if (!leat__reader_intact(&a->r, &s->msg) ||
-	    !leat__reader_retain(&a->r, &s->msg, &s->slot->held[k])) {
+	    !leat__reader_retain(&a->r, &s->msg, &a->seat->slot->held[k])) {
 		leat__reader_skip(&a->r, &s->msg);
 		s->peeked = NULL;
 		return leat__say(-ESTALE, "the message was being overwritten; it is counted as lost");
@@ -403,8 +418,8 @@ static int drop(struct leat_sub *s, int k)
 
 	if (!s->gone) {
 		/* After the last use; pairs with the writer's acquire in holder (blocks.c). */
-		leat__store_release(&s->slot->held[k], UINT64_C(0));
-		leat__bell_notify(&s->ctrl->space_bell);
+		leat__store_release(&h->a->seat->slot->held[k], UINT64_C(0));
+		leat__bell_notify(&h->a->seat->ctrl->space_bell);
 	}
 	leat__sub_put(h->a, s->gone);
 	h->a = NULL;
@@ -427,6 +442,9 @@ static __attribute__((noinline)) int latest_long(struct leat_sub *s, void *buf, 
 	if (s->gone)
 		return parents();
 	leat__sub_look_around(s);
+	for (uint32_t i = 0; i < s->n; i++)
+		if (s->rings[i]->pending && leat__sub_follow(s, s->rings[i]))
+			i = UINT32_MAX; /* the table has changed: from the beginning */
 	for (uint32_t back = s->n; back-- > 0;) { /* the newest publisher first */
 		struct leat__reader *r = &s->rings[back]->r;
 		struct leat__msg msg;
@@ -437,7 +455,7 @@ static __attribute__((noinline)) int latest_long(struct leat_sub *s, void *buf, 
 			if (!leat__reader_intact(r, &msg))
 				continue;
 			if (info)
-				*info = (struct leat_info){msg.size, msg.seq, r->id, 0};
+				*info = (struct leat_info){msg.size, msg.seq, s->rings[back]->origin, 0};
 			return msg.size <= size ? 0
 						: leat__fail(-EMSGSIZE,
 							     "the newest message has %llu bytes, the buffer %zu",
@@ -465,6 +483,6 @@ int leat_latest(struct leat_sub *s, void *buf, size_t size, struct leat_info *in
 	if (__builtin_expect(!leat__reader_whole(r, r->newest), 0))
 		return latest_long(s, buf, size, info);
 	if (info)
-		*info = (struct leat_info){n, leat__reader_extend(r, r->newest_rec.seq), r->id, 0};
+		*info = (struct leat_info){n, leat__reader_extend(r, r->newest_rec.seq), s->rings[0]->origin, 0};
 	return 0;
 }

@@ -5,8 +5,12 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include "base/base.h"
 #include "channel/channel.h"
+
+#define OPEN_NS  INT64_C(5000000000)
+#define PAST_MAX 16 /* seats of brokers that died before we had seen all */
 
 static void sub_forked(struct leat__handle *h)
 {
@@ -46,7 +50,15 @@ void leat__sub_free(struct leat_sub *s)
 		leat__sub_detach(s, s->n - 1);
 	if (!s->gone)
 		leat__handle_remove(&s->handle);
+	leat__seat_put(s->seat, s->gone);
+	while (s->past) {
+		struct leat__seat *seat = s->past;
+
+		s->past = seat->next;
+		leat__seat_put(seat, s->gone);
+	}
 	free(s->rings);
+	free(s->name);
 	free(s);
 }
 
@@ -65,41 +77,161 @@ int leat__sub_options(struct leat_sub_opts *o, const struct leat_sub_opts *opts)
 	return 0;
 }
 
-static int subscribe(struct leat_sub *s, const char *name, const struct leat_sub_opts *o)
+struct leat__seat *leat__seat_new(struct leat_sub *s)
 {
-	struct leat__packet pkt;
+	struct leat__seat *seat = calloc(1, sizeof(*seat));
+
+	if (!seat) {
+		leat__say(-ENOMEM, "open subscriber: no memory");
+		return NULL;
+	}
+	seat->refs = 1;
+	seat->l = s->l;
+	return seat;
+}
+
+void leat__seat_put(struct leat__seat *seat, int gone)
+{
+	if (!seat || --seat->refs)
+		return;
+	if (gone && seat->control)
+		seat->control->addr = NULL;
+	leat_region_close(seat->control);
+	if (seat->l)
+		leat__untie(seat->l, seat->tie);
+	free(seat);
+}
+
+/* Ask the broker for a seat; the packet brings rings, too, and is the caller's to close. */
+static int take_seat(struct leat_sub *s, uint32_t n_rings, uint32_t n_slots, int64_t ns,
+		     struct leat__packet *pkt, struct leat__in *in, struct leat__seat **ret)
+{
+	struct leat__seat *seat = leat__seat_new(s);
 	struct leat__out out;
-	struct leat__in in;
 	int e;
 
+	if (!seat)
+		return -ENOMEM;
 	leat__wire_begin(&out, LEAT__SUB_OPEN, 0, 0);
-	leat__wire_text(&out, LEAT__T_NAME, name);
+	leat__wire_text(&out, LEAT__T_NAME, s->name);
 	leat__wire_u32(&out, LEAT__T_MODE, s->mode);
-	leat__wire_u32(&out, LEAT__T_MAX_RINGS, o->max_publishers);
-	leat__wire_u32(&out, LEAT__T_MAX_SLOTS, o->max_subscribers);
-	e = leat__request(s->l, &out, -1, &pkt, &in);
+	leat__wire_u32(&out, LEAT__T_MAX_RINGS, n_rings);
+	leat__wire_u32(&out, LEAT__T_MAX_SLOTS, n_slots);
+	e = leat__register(s->l, &out, -1, pkt, in, ns, &seat->tie);
+	if (e < 0) {
+		leat__seat_put(seat, 0);
+		return e;
+	}
+	seat->object = in->head.object;
+	e = leat__wire_get(in, LEAT__T_SLOT, &seat->slot_index, sizeof(seat->slot_index));
+	if (e == 0)
+		e = leat__wire_get(in, LEAT__T_GRANT, &seat->grant, sizeof(seat->grant));
+	if (e == 0)
+		e = leat__map_control(pkt, in, &seat->control, &seat->cg);
+	if (e == 0 && seat->slot_index >= seat->cg.n_slots)
+		e = leat__say(-EPROTO, "the broker named an impossible slot");
+	if (e < 0) {
+		leat__packet_close(pkt);
+		leat__request_close(s->l, seat->object);
+		leat__seat_put(seat, 0);
+		return e;
+	}
+	seat->ctrl = leat_region_addr(seat->control);
+	seat->slot = &leat__ctrl_slots(seat->ctrl, &seat->cg)[seat->slot_index];
+	*ret = seat;
+	return 0;
+}
+
+/* From now on the seat is ours: what its answer lists was there when our slot was granted; later rings begin
+ * at 0 for us, and have moved the epoch since. */
+static void sit(struct leat_sub *s, struct leat__seat *seat, const struct leat__in *in)
+{
+	s->seat = seat;
+	s->slot = seat->slot;
+	s->epoch_now = &seat->ctrl->epoch;
+	if (leat__wire_get(in, LEAT__T_EPOCH, &s->epoch, sizeof(s->epoch)) < 0)
+		s->retry_at = 1;
+}
+
+static int subscribe(struct leat_sub *s, const struct leat_sub_opts *o)
+{
+	struct leat__seat *seat;
+	struct leat__packet pkt;
+	struct leat__in in;
+	int e = take_seat(s, o->max_publishers, o->max_subscribers, OPEN_NS, &pkt, &in, &seat);
+
 	if (e < 0)
 		return e;
-	s->object = in.head.object;
-	e = leat__wire_get(&in, LEAT__T_SLOT, &s->slot_index, sizeof(s->slot_index));
+	sit(s, seat, &in);
+	e = leat__wire_get(&in, LEAT__T_RING_ID, &s->since, sizeof(s->since));
 	if (e == 0)
-		e = leat__wire_get(&in, LEAT__T_GRANT, &s->grant, sizeof(s->grant));
-	if (e == 0)
-		e = leat__map_control(&pkt, &in, &s->control, &s->cg);
-	if (e == 0 && s->slot_index >= s->cg.n_slots)
-		e = leat__say(-EPROTO, "the broker named an impossible slot");
-	if (e == 0) {
-		s->ctrl = leat_region_addr(s->control);
-		s->epoch_now = &s->ctrl->epoch;
-		s->slot = &leat__ctrl_slots(s->ctrl, &s->cg)[s->slot_index];
-		/* What the answer lists was there when our slot was granted; later ones begin at 0 for us,
-		 * and have moved the epoch since. */
-		if (leat__wire_get(&in, LEAT__T_EPOCH, &s->epoch, sizeof(s->epoch)) < 0)
-			s->retry_at = 1;
-		e = leat__sub_take_rings(s, &pkt, &in, 1);
-	}
+		e = leat__sub_take_rings(s, &pkt, &in, OPENING);
 	leat__packet_close(&pkt);
 	return e;
+}
+
+/* We sit elsewhere now: publishers that wait for this before they follow may do so. After our lines in the new
+ * control region were granted, which was before the broker's answer. */
+static void say_moved(struct leat__seat *seat, uint64_t instance)
+{
+	leat__store_release(&seat->slot->moved, instance);
+	leat__bell_toll(&seat->ctrl->space_bell);
+}
+
+/* Leave the seat; but remember it when there are rings that we could not map before the broker died: their
+ * publishers will want to know where we are. */
+static void leave(struct leat_sub *s, struct leat__seat *old, int unseen)
+{
+	unsigned n = 0;
+
+	if (!unseen) {
+		leat__seat_put(old, 0);
+		return;
+	}
+	old->next = s->past;
+	s->past = old;
+	for (struct leat__seat **at = &s->past; *at; at = &(*at)->next)
+		if (++n > PAST_MAX) {
+			leat__seat_put(*at, 0);
+			*at = NULL;
+			break;
+		}
+}
+
+int leat__sub_return(struct leat_sub *s)
+{
+	struct leat__seat *old = s->seat, *seat;
+	int unseen = s->returning || leat__load_acquire(&old->ctrl->epoch) != s->epoch;
+	struct leat__packet pkt;
+	struct leat__in in;
+	int e = take_seat(s, old->cg.n_rings, old->cg.n_slots, s->ask_ns, &pkt, &in, &seat);
+
+	if (e < 0)
+		return e;
+	if (s->pollable)
+		leat__pollable_disarm(s); /* its thread looks at what changes now */
+	sit(s, seat, &in);
+	s->strays = s->n;
+	s->quick = NULL;
+	leat__store_relaxed(&seat->slot->received, s->received);
+	leat__store_relaxed(&seat->slot->lost, s->lost);
+	s->returning = 1;
+	leave(s, old, unseen);
+	e = leat__sub_take_rings(s, &pkt, &in, RETURNING);
+	leat__packet_close(&pkt);
+	return e;
+}
+
+void leat__sub_returned(struct leat_sub *s)
+{
+	uint64_t instance = s->seat->tie->instance;
+
+	s->returning = 0;
+	for (uint32_t i = 0; i < s->n; i++)
+		if (s->rings[i]->seat != s->seat)
+			say_moved(s->rings[i]->seat, instance);
+	for (struct leat__seat *at = s->past; at; at = at->next)
+		say_moved(at, instance);
 }
 
 int leat_sub_open(struct leat *l, const char *name, const struct leat_sub_opts *opts,
@@ -117,6 +249,7 @@ int leat_sub_open(struct leat *l, const char *name, const struct leat_sub_opts *
 	if (!s)
 		return -ENOMEM;
 	s->l = l;
+	s->name = strdup(name);
 	pthread_mutex_lock(&l->list_lock);
 	s->at = &l->subs;
 	s->next = l->subs;
@@ -124,7 +257,7 @@ int leat_sub_open(struct leat *l, const char *name, const struct leat_sub_opts *
 		s->next->at = &s->next;
 	l->subs = s;
 	pthread_mutex_unlock(&l->list_lock);
-	e = subscribe(s, name, &o);
+	e = s->name ? subscribe(s, &o) : leat__say(-ENOMEM, "open subscriber: no memory");
 	if (e < 0) {
 		leat_sub_close(s);
 		return e;
@@ -136,9 +269,8 @@ int leat_sub_open(struct leat *l, const char *name, const struct leat_sub_opts *
 
 void leat_sub_close(struct leat_sub *s)
 {
-	struct leat_region *control;
+	struct leat__seat *seat;
 	struct leat *l;
-	uint64_t object;
 	int gone;
 
 	if (!s)
@@ -154,15 +286,17 @@ void leat_sub_close(struct leat_sub *s)
 	if (s->next)
 		s->next->at = s->at;
 	pthread_mutex_unlock(&l->list_lock);
-	object = s->object;
-	control = s->control;
+	seat = s->seat;
 	gone = s->gone;
-	if (gone && control)
-		control->addr = NULL;
+	if (seat)
+		seat->refs++;
 	leat__sub_free(s); /* says DONE everywhere, then the slot may go to another */
-	if (object && !gone)
-		leat__request_close(l, object);
-	leat_region_close(control);
+	if (seat && !gone) {
+		leat__store_release(&seat->slot->moved, LEAT__LEFT); /* should the broker not be there */
+		leat__bell_toll(&seat->ctrl->space_bell);
+		leat__request_close(l, seat->object);
+	}
+	leat__seat_put(seat, gone);
 }
 
 int leat_sub_stat(struct leat_sub *s, struct leat_sub_stat *ret)

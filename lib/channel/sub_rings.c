@@ -16,6 +16,7 @@
 #define ASK_LEAST 1000000
 #define ASK_MOST  25000000
 #define REST      20
+#define LOOK_NS   UINT64_C(100000000)
 
 void leat__sub_put(struct leat__attached *a, int gone)
 {
@@ -28,6 +29,7 @@ void leat__sub_put(struct leat__attached *a, int gone)
 	} else if (!gone) {
 		leat__region_unview(a->region);
 	}
+	leat__seat_put(a->seat, gone);
 	free(a);
 }
 
@@ -41,6 +43,7 @@ void leat__sub_detach(struct leat_sub *s, uint32_t i)
 	a->r.lost = 0;
 	if (!s->gone)
 		leat__reader_leave(&a->r);
+	s->strays -= a->seat != s->seat;
 	s->n--;
 	memmove(&s->rings[i], &s->rings[i + 1], (s->n - i) * sizeof(struct leat__attached *));
 	if (s->cur > i)
@@ -74,6 +77,8 @@ int leat__sub_attach(struct leat_sub *s, struct leat_region *region, int owned,
 	a->region = region;
 	a->owned = owned;
 	a->refs = 1;
+	a->seat = s->seat;
+	s->seat->refs++;
 	a->r.g = *g;
 	s->rings[s->n++] = a;
 	*ret = a;
@@ -85,46 +90,115 @@ static void decline(struct leat_sub *s, const struct leat__wire_ring *w)
 {
 	struct leat__line *line;
 
-	if (w->entry >= s->cg.n_rings)
+	if (w->entry >= s->seat->cg.n_rings)
 		return;
-	line = &leat__ctrl_lines(s->ctrl, &s->cg, w->entry)[s->slot_index];
+	line = &leat__ctrl_lines(s->seat->ctrl, &s->seat->cg, w->entry)[s->seat->slot_index];
 	if (s->mode == LEAT__WAITING)
 		leat__store_release(&line->state,
-				    LEAT__WORD(w->id, s->grant << 12 | LEAT__DONE));
+				    LEAT__WORD(w->id, s->seat->grant << 12 | LEAT__DONE));
 }
 
 /* Map ring @w: it came along in the packet (@p), or is asked for. */
 static int fetch(struct leat_sub *s, const struct leat__wire_ring *w, struct leat__packet *p,
-		 const struct leat__in *in, int opening, struct leat_region **ret, struct leat__geometry *g)
+		 const struct leat__in *in, int opening, struct leat_region **ret,
+		 struct leat__wire_brought *b, struct leat__geometry *g)
 {
 	struct leat__packet pkt;
 	struct leat__out out;
 	struct leat__in answer;
-	int e = leat__map_ring(p, in, w->id, ret, g);
+	int e = leat__map_ring(p, in, w->id, ret, b, g);
 
 	if (e != -ENOENT)
 		return e;
-	leat__wire_begin(&out, LEAT__RING, 0, s->object);
+	leat__wire_begin(&out, LEAT__RING, 0, s->seat->object);
 	leat__wire_u64(&out, LEAT__T_RING_ID, w->id);
 	e = leat__request_within(s->l, &out, -1, &pkt, &answer, opening ? OPEN_NS : s->ask_ns);
 	if (e < 0)
 		return e;
-	e = leat__map_ring(&pkt, &answer, w->id, ret, g);
+	e = leat__map_ring(&pkt, &answer, w->id, ret, b, g);
 	leat__packet_close(&pkt);
 	return e == -ENOENT ? leat__say(-EPROTO, "the broker's answer lacks the ring") : e;
 }
 
+/*
+ * The ring that we read already and this one goes on from. Its publisher's own word for it is needed
+ * (moving): another cannot claim to be its successor.
+ */
+static struct leat__attached *predecessor(const struct leat_sub *s, const struct leat__attached *of)
+{
+	for (uint32_t i = 0; i < s->n; i++) {
+		struct leat__attached *a = s->rings[i];
+
+		if (a != of && !a->pending && a->origin == of->origin && a->pid == of->pid && a->uid == of->uid &&
+		    leat__load_acquire(&a->r.ring->moving))
+			return a;
+	}
+	return NULL;
+}
+
+static void detach(struct leat_sub *s, const struct leat__attached *a)
+{
+	for (uint32_t i = 0; i < s->n; i++)
+		if (s->rings[i] == a) {
+			leat__sub_detach(s, i);
+			return;
+		}
+}
+
+/*
+ * A ring that goes on from one of before the broker died: come to it, so that its publisher may, too, and so
+ * that it waits for us where we are.
+ */
+static void arrive(struct leat_sub *s, struct leat__attached *a, uint64_t word, int waiting)
+{
+	struct leat__attached *was;
+
+	for (uint32_t i = 0; i < s->n; i++) /* we came to another, and its publisher never did */
+		if (s->rings[i] != a && s->rings[i]->pending && s->rings[i]->origin == a->origin) {
+			leat__sub_detach(s, i);
+			break;
+		}
+	was = predecessor(s, a);
+	a->pending = 1;
+	leat__reader_arrive(&a->r, word, waiting, was ? was->r.pos : 0);
+	if (was)
+		was->r.twin = a->r.line;
+}
+
+int leat__sub_follow(struct leat_sub *s, struct leat__attached *a)
+{
+	uint64_t began = leat__load_acquire(&a->r.ring->began);
+	struct leat__attached *was = predecessor(s, a);
+
+	if (!began || (was && was == s->peeked))
+		return 0;
+	a->pending = 0;
+	s->quick = NULL;
+	if (was) { /* where we are in its last one: all that was there is here */
+		a->r.lost = was->r.lost;
+		was->r.lost = 0;
+		leat__reader_resume(&a->r, was->r.pos, was->r.seq, was->r.counting);
+		detach(s, was);
+	} else if (a->origin > s->since) { /* it came after us: from its beginning */
+		leat__reader_resume(&a->r, 0, 0, LEAT__KNOWN);
+	} else { /* it was there before us, and comes only now to where we are */
+		leat__reader_resume(&a->r, (began - 1) & ~UINT64_C(7), 0, LEAT__ADOPT);
+	}
+	return 1;
+}
+
 /* Begin to read ring @w: from its beginning if it came after us, else where we asked. */
 static int attach(struct leat_sub *s, const struct leat__wire_ring *w, struct leat__packet *p,
-		  const struct leat__in *in, int opening)
+		  const struct leat__in *in, enum taking how)
 {
 	int waiting = s->mode == LEAT__WAITING && w->entry != LEAT__NO_ENTRY;
 	struct leat__line *line = NULL;
 	struct leat__attached *a;
+	struct leat__wire_brought b;
 	struct leat_region *region;
 	struct leat__geometry g;
-	uint64_t word = 0;
-	int e = fetch(s, w, p, in, opening, &region, &g);
+	uint64_t word = LEAT__WORD(w->id, s->seat->grant << 12);
+	int e = fetch(s, w, p, in, how == OPENING, &region, &b, &g);
 
 	if (e == 0) {
 		e = leat__sub_attach(s, region, 1, &g, &a);
@@ -141,18 +215,27 @@ static int attach(struct leat_sub *s, const struct leat__wire_ring *w, struct le
 		}
 		return e;
 	}
-	if (w->entry < s->cg.n_rings)
-		line = &leat__ctrl_lines(s->ctrl, &s->cg, w->entry)[s->slot_index];
+	a->origin = b.origin;
+	a->client = b.client;
+	a->pid = b.pid;
+	a->uid = b.uid;
+	if (w->entry < s->seat->cg.n_rings)
+		line = &leat__ctrl_lines(s->seat->ctrl, &s->seat->cg, w->entry)[s->seat->slot_index];
 	leat__reader_init(&a->r, leat_region_addr(region), region->view, &g, w->id, line,
-			  &s->ctrl->space_bell);
+			  &s->seat->ctrl->space_bell);
 	a->dead = w->state == LEAT__ENDED;
-	word = LEAT__WORD(w->id, s->grant << 12);
-	if (opening)
-		leat__reader_join(&a->r, word, waiting && line, s->from);
-	else
-		leat__reader_begin(&a->r, word, waiting && line);
-	leat__bell_toll(&s->ctrl->space_bell); /* some publisher may wait for subscribers */
-	if (!a->dead || s->from != LEAT_NEW || !opening)
+	waiting = waiting && line;
+	if (b.origin != w->id && (how != OPENING || !leat__load_acquire(&a->r.ring->began)))
+		arrive(s, a, word, waiting);
+	else if (how == OPENING)
+		leat__reader_join(&a->r, word, waiting, s->from);
+	else if (how == RETURNING) { /* it came before we came back */
+		leat__reader_arrive(&a->r, word, waiting, 0);
+		leat__reader_resume(&a->r, 0, 0, LEAT__KNOWN);
+	} else
+		leat__reader_begin(&a->r, word, waiting);
+	leat__bell_toll(&s->seat->ctrl->space_bell); /* some publisher may wait for subscribers */
+	if (!a->dead || s->from != LEAT_NEW || how != OPENING)
 		s->had_publisher = 1;
 	return 0;
 }
@@ -167,7 +250,7 @@ static struct leat__attached *find(const struct leat_sub *s, uint64_t id)
 
 /* What the broker's list of rings means for us: some have ended, some are new. */
 int leat__sub_take_rings(struct leat_sub *s, struct leat__packet *p, const struct leat__in *in,
-			 int opening)
+			 enum taking how)
 {
 	const unsigned char *at = NULL;
 	size_t size;
@@ -187,11 +270,11 @@ int leat__sub_take_rings(struct leat_sub *s, struct leat__packet *p, const struc
 		}
 		if (w.id <= s->last_id)
 			continue; /* read to its end long ago */
-		if (opening && w.entry == LEAT__NO_ENTRY && s->from == LEAT_NEW) {
+		if (how == OPENING && w.entry == LEAT__NO_ENTRY && s->from == LEAT_NEW) {
 			s->last_id = w.id;
 			continue;
 		}
-		e = attach(s, &w, p, in, opening);
+		e = attach(s, &w, p, in, how);
 		if (e < 0 && e != -ENOENT) /* gone since it was listed: nothing of it was for us */
 			return e;
 		s->last_id = w.id;
@@ -199,38 +282,95 @@ int leat__sub_take_rings(struct leat_sub *s, struct leat__packet *p, const struc
 	return 0;
 }
 
-/* Has the ring table moved? Then ask. Failing is not fatal: what is attached goes on. */
-void leat__sub_look_around(struct leat_sub *s)
+int leat__sub_astray(const struct leat_sub *s)
+{
+	return s->strays || !leat__tied(s->l, s->seat->tie);
+}
+
+/* No broker tells of the end of rings that were announced to one that is gone: their publishers' lives do. */
+static void find_dead(struct leat_sub *s, uint64_t now)
+{
+	if (now - s->looked_at < LOOK_NS)
+		return;
+	s->looked_at = now;
+	for (uint32_t i = 0; i < s->n; i++) {
+		struct leat__attached *a = s->rings[i];
+
+		if (!leat__tied(s->l, a->seat->tie))
+			a->dead |= leat__tie_dead(a->seat->tie, a->client);
+	}
+}
+
+static int ask(struct leat_sub *s)
 {
 	struct leat__packet pkt;
 	struct leat__out out;
 	struct leat__in in;
-	uint32_t epoch;
 	int e;
+
+	leat__wire_begin(&out, LEAT__RINGS, 0, s->seat->object);
+	leat__wire_u64(&out, LEAT__T_RING_ID, s->last_id);
+	e = leat__request_within(s->l, &out, -1, &pkt, &in, s->ask_ns);
+	if (e == 0) {
+		e = leat__sub_take_rings(s, &pkt, &in, LOOKING);
+		leat__packet_close(&pkt);
+	}
+	return e;
+}
+
+/* Has the ring table moved, or the broker died? Then ask. Failing is not fatal: what is attached goes on. */
+void leat__sub_look_around(struct leat_sub *s)
+{
+	uint64_t now;
+	uint32_t epoch;
+	int e, tied;
 
 	if (!s->l)
 		return;
-	epoch = leat__load_acquire(&s->ctrl->epoch);
-	if (s->retry_at ? leat__now() < s->retry_at : epoch == s->epoch)
+	now = leat__now();
+	if (leat__tend_due(s->l, now))
+		leat__tend(s->l);
+	if (leat__sub_astray(s))
+		find_dead(s, now);
+	if (leat__load_acquire(&s->l->lost))
+		s->retry_at = 0; /* there is nobody to ask, until tend() finds somebody */
+	if (leat__load_acquire(&s->l->lost) || (s->retry_at && now < s->retry_at))
 		return;
-	s->epoch = epoch;
-	leat__wire_begin(&out, LEAT__RINGS, 0, s->object);
-	leat__wire_u64(&out, LEAT__T_RING_ID, s->last_id);
+	tied = leat__tied(s->l, s->seat->tie);
+	epoch = leat__load_acquire(s->epoch_now);
+	if (tied && !s->retry_at && epoch == s->epoch)
+		return;
 	if (s->ask_ns < ASK_LEAST)
 		s->ask_ns = ASK_LEAST;
-	e = leat__request_within(s->l, &out, -1, &pkt, &in, s->ask_ns);
-	if (e == 0) {
-		e = leat__sub_take_rings(s, &pkt, &in, 0);
-		leat__packet_close(&pkt);
-	}
-	/* Without a broker the table cannot change any more; one that is slow is asked again later. */
+	e = tied ? ask(s) : leat__sub_return(s);
+	if (tied && e == 0)
+		s->epoch = epoch; /* as it was before we asked: what came since is asked for next */
+	if (e == 0 && s->returning)
+		leat__sub_returned(s);
 	s->retry_at = 0;
-	if (e < 0 && e != -ECONNRESET) {
+	if (e < 0 && !leat__load_acquire(&s->l->lost)) { /* slow, or without room: again, after a while */
 		s->retry_at = leat__now() + (uint64_t)s->ask_ns * REST;
 		s->ask_ns = s->ask_ns < ASK_MOST / 2 ? s->ask_ns * 2 : ASK_MOST;
 	} else {
 		s->ask_ns = 0;
 	}
+}
+
+unsigned leat__sub_bells(struct leat_sub *s, uint32_t **bells)
+{
+	unsigned n = 1;
+
+	bells[0] = s->seat->ctrl ? &s->seat->ctrl->data_bell : (uint32_t *)(void *)&s->no_bell;
+	for (uint32_t i = 0; s->strays && i < s->n && n < LEAT__BELLS; i++) {
+		uint32_t *bell = &s->rings[i]->seat->ctrl->data_bell;
+		unsigned k = 0;
+
+		while (k < n && bells[k] != bell)
+			k++;
+		if (k == n)
+			bells[n++] = bell;
+	}
+	return n;
 }
 
 /* Rings that have ended and are read to the end; 1 if any went. */
@@ -241,7 +381,9 @@ int leat__sub_reap(struct leat_sub *s)
 	for (uint32_t i = 0; i < s->n;) {
 		struct leat__attached *a = s->rings[i];
 
-		if (a != s->peeked && leat__reader_ended(&a->r, a->dead)) {
+		/* Where it may go on elsewhere we want to have been told. */
+		if (a != s->peeked && leat__reader_ended(&a->r, a->dead) &&
+		    !(s->retry_at && leat__load_relaxed(&a->r.ring->moving))) {
 			leat__sub_detach(s, i);
 			any = 1;
 		} else {

@@ -85,7 +85,7 @@ int leat__wire_end(struct leat__out *o, unsigned fds)
 
 static int known(unsigned tag)
 {
-	return tag >= LEAT__T_VERSION_MIN && tag <= LEAT__T_GONE;
+	return tag >= LEAT__T_VERSION_MIN && tag <= LEAT__T_LAST;
 }
 
 int leat__wire_parse(struct leat__in *in, const void *packet, size_t size, unsigned fds)
@@ -206,14 +206,17 @@ int leat__wire_get_geometry(const struct leat__in *in, unsigned tag, struct leat
 	return e;
 }
 
-void leat__wire_brought(struct leat__out *o, uint64_t id, const struct leat__geometry *g)
+void leat__wire_brought(struct leat__out *o, const struct leat__wire_brought *facts,
+			const struct leat__geometry *g)
 {
-	struct leat__wire_brought w = {id, pack(g)};
+	struct leat__wire_brought w = *facts;
 
+	w.g = pack(g);
 	leat__wire_bytes(o, LEAT__T_BROUGHT, &w, sizeof(w));
 }
 
-int leat__wire_find_brought(const struct leat__in *in, uint64_t id, struct leat__geometry *g)
+int leat__wire_find_brought(const struct leat__in *in, uint64_t id, struct leat__wire_brought *ret,
+			    struct leat__geometry *g)
 {
 	const unsigned char *at = NULL;
 	int found = -ENOENT, n = 0, k = 0;
@@ -226,6 +229,7 @@ int leat__wire_find_brought(const struct leat__in *in, uint64_t id, struct leat_
 			return leat__say(-EBADMSG, "a ring's facts are malformed");
 		memcpy(&w, at, sizeof(w));
 		if (found < 0 && w.id == id) {
+			*ret = w;
 			*g = unpack(&w.g);
 			found = k;
 		}

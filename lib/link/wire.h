@@ -66,6 +66,8 @@ enum leat__tag {
 	LEAT__T_GONE = 24,    /* publishers that have ended, all told */
 	LEAT__T_BROUGHT = 25, /* struct leat__wire_brought: a ring whose descriptor comes along, in order */
 	LEAT__T_EPOCH = 26,   /* u32: the control region's, when the rings were listed */
+	LEAT__T_ORIGIN = 27,  /* u64: the ring that a ring goes on from, its publisher's first */
+	LEAT__T_LAST = LEAT__T_ORIGIN,
 };
 #define LEAT__NO_ENTRY UINT32_C(0xffffffff)
 
@@ -81,7 +83,10 @@ struct leat__wire_ring {
 };
 
 struct leat__wire_brought {
-	uint64_t id;
+	uint64_t id, origin;
+	uint64_t client; /* whose life is the ring's */
+	int32_t pid;
+	uint32_t uid;
 	struct leat__wire_geometry g;
 };
 
@@ -152,8 +157,10 @@ int leat__wire_get_text(const struct leat__in *in, unsigned tag, char *ret, size
 void leat__wire_geometry(struct leat__out *o, unsigned tag, const struct leat__geometry *g);
 int leat__wire_get_geometry(const struct leat__in *in, unsigned tag, struct leat__geometry *g);
 /* A ring that comes along with the message; say which descriptor of those (0, 1, ...): or -ENOENT. */
-void leat__wire_brought(struct leat__out *o, uint64_t id, const struct leat__geometry *g);
-int leat__wire_find_brought(const struct leat__in *in, uint64_t id, struct leat__geometry *g);
+void leat__wire_brought(struct leat__out *o, const struct leat__wire_brought *w,
+			const struct leat__geometry *g);
+int leat__wire_find_brought(const struct leat__in *in, uint64_t id, struct leat__wire_brought *w,
+			    struct leat__geometry *g);
 /* Walk: the next value of @tag after @at (NULL: the first). NULL: no more. */
 const unsigned char *leat__wire_next(const struct leat__in *in, unsigned tag,
 				     const unsigned char *at, size_t *size);

@@ -78,7 +78,9 @@ struct leat__ring_shm {
 	uint32_t pid;
 	alignas(8) uint64_t waits;
 	alignas(8) uint64_t evicted;
-	uint64_t pad5[13];
+	alignas(8) uint64_t moving; /* 1: its publisher goes on in another, of the same origin */
+	alignas(8) uint64_t began;  /* 1 + tail when it went on in this one; 0: it has not */
+	uint64_t pad5[11];
 	/* from here: uint64_t words[n_blocks] */
 };
 static_assert(offsetof(struct leat__ring_shm, tail) == 128, "layout 1");
@@ -123,8 +125,10 @@ struct leat__slot {
 	alignas(8) uint64_t held[LEAT__HELD]; /* ring id << 24 | block+1: retained blocks */
 	alignas(8) uint64_t received;
 	alignas(8) uint64_t lost;
-	uint64_t pad[8];
+	alignas(8) uint64_t moved; /* its reader has gone over to this instance of the broker; all ones: left */
+	uint64_t pad[7];
 };
+#define LEAT__LEFT UINT64_MAX
 enum { LEAT__WAITING = 1, LEAT__OBSERVING = 2 };
 static_assert(sizeof(struct leat__slot) == LEAT__LINE, "layout 1");
 
@@ -145,6 +149,7 @@ enum {
 #define LEAT__ID_SHIFT    24
 #define LEAT__ID_MAX      ((UINT64_C(1) << 40) - 1)
 #define LEAT__STATE(w)    ((unsigned)((w) & 0xf))
+#define LEAT__REJOIN(w)  ((unsigned)((w) >> 4 & 0xff))
 #define LEAT__RING_ID(w)  ((w) >> LEAT__ID_SHIFT)
 #define LEAT__WORD(id, s) (((uint64_t)(id) << LEAT__ID_SHIFT) | (uint64_t)(s))
 

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 struct leat__life {
-	uint32_t id; /* 1 .. 2^31-1; 0: none */
+	uint64_t id; /* 0: none; those of regions fit in 31 bits */
 	void *page;  /* a mapping through the locked description: it keeps the lock */
 	unsigned forks;
 };
@@ -16,10 +16,21 @@ struct leat__life {
 /* Begin a life on the file behind @fd. -errno; -ENOTSUP where the file knows no locks. */
 int leat__life_begin(struct leat__life *life, int fd);
 /* The same on a byte that the caller names. -EBUSY held by somebody. */
-int leat__life_begin_at(struct leat__life *life, int fd, uint32_t id);
+int leat__life_begin_at(struct leat__life *life, int fd, uint64_t id);
 void leat__life_end(struct leat__life *life);
 
 /* 1 dead (nobody holds @id), 0 alive or unknown. */
-int leat__life_dead(int fd, uint32_t id);
+int leat__life_dead(int fd, uint64_t id);
+
+/*
+ * The same in steps, for lives that one process prepares and another lives. @fd is a description of its own:
+ * lock() takes the byte for it (-EBUSY), keep() holds it by a mapping, so that @fd may be closed; vacant()
+ * tells whether the byte is free, 0 also for what @fd itself holds.
+ */
+int leat__life_lock(int fd, uint64_t id);
+int leat__life_keep(struct leat__life *life, int fd, uint64_t id);
+int leat__life_vacant(int fd, uint64_t id);
+/* A description of our own of the file behind @fd, or -errno. */
+int leat__reopen(int fd, int flags);
 
 #endif

@@ -377,7 +377,7 @@ int leat__region_life(struct leat_region *r, uint32_t *ret)
 		r->life = (struct leat__life){0}; /* our parent's; its page is not in this process */
 	if (!r->life.id)
 		e = leat__life_begin(&r->life, r->fd);
-	*ret = r->life.id;
+	*ret = (uint32_t)r->life.id;
 	pthread_mutex_unlock(&r->lock);
 	return e;
 }

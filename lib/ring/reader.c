@@ -144,6 +144,8 @@ int leat__reader_publish(struct leat__reader *r)
 	if (!r->line)
 		return 0;
 	leat__store_release(&r->line->cursor, r->pos);
+	if (r->twin)
+		leat__store_release(&r->twin->cursor, r->pos);
 	return r->waiting ? leat__bell_notify(r->space_bell) : 0;
 }
 
@@ -199,6 +201,30 @@ void leat__reader_begin(struct leat__reader *r, uint64_t word, int waiting)
 	r->waiting = (uint32_t)waiting;
 	if (r->line && !waiting)
 		set_state(r, LEAT__WATCHES);
+}
+
+void leat__reader_arrive(struct leat__reader *r, uint64_t word, int waiting, uint64_t pos)
+{
+	/* Another number than the broker's: so its writer knows. */
+	r->word = (word & ~UINT64_C(0xf)) | 1 << 4;
+	r->waiting = (uint32_t)waiting;
+	if (!r->line)
+		return;
+	leat__store_release(&r->line->cursor, pos);
+	set_state(r, waiting ? LEAT__ACTIVE : LEAT__WATCHES);
+}
+
+void leat__reader_resume(struct leat__reader *r, uint64_t pos, uint64_t seq, uint32_t counting)
+{
+	r->pos = pos;
+	r->seq = seq;
+	r->counting = counting;
+	if (r->waiting)
+		become_active(r, LEAT_OLDEST, 1);
+	else
+		leat__reader_publish(r);
+	r->seen = r->pos;
+	set_published(r);
 }
 
 void leat__reader_join(struct leat__reader *r, uint64_t word, int waiting, enum leat_from from)

@@ -36,6 +36,7 @@ struct leat__reader {
 	uint64_t id;
 	struct leat__geometry g;
 	const unsigned char *blocks_at;
+	struct leat__line *twin; /* in the ring that this one goes on in: to be kept up to date, too; NULL */
 };
 
 enum {
@@ -61,6 +62,13 @@ void leat__reader_init(struct leat__reader *r, struct leat__ring_shm *ring,
 
 /* Begin at position 0 as the broker arranged it: the line is ACTIVE already (@word), or is not. */
 void leat__reader_begin(struct leat__reader *r, uint64_t word, int waiting);
+
+/* Come to a ring before its writer does: it is to wait for us from @pos on. */
+void leat__reader_arrive(struct leat__reader *r, uint64_t word, int waiting, uint64_t pos);
+
+/* Then begin there, or where the caller knows better: position, number, and LEAT__KNOWN or LEAT__ADOPT. What is
+ * no longer there by then is counted. */
+void leat__reader_resume(struct leat__reader *r, uint64_t pos, uint64_t seq, uint32_t counting);
 
 /* Join a ring that is being written, where @from says. @word: grant bits of the state word. */
 void leat__reader_join(struct leat__reader *r, uint64_t word, int waiting, enum leat_from from);

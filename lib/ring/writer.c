@@ -61,6 +61,8 @@ int leat__writer_init(struct leat__writer *w, struct leat__ring_shm *ring, unsig
 static void settle(struct leat__writer *w)
 {
 	w->stop = w->strict || w->n_pending || w->block >= 0 ? 0 : leat__min(w->limit, w->next_mark);
+	if (w->stretch && w->stop > w->tail + w->stretch)
+		w->stop = w->tail + w->stretch;
 }
 
 void leat__writer_deinit(struct leat__writer *w)
@@ -69,6 +71,62 @@ void leat__writer_deinit(struct leat__writer *w)
 	free(w->laggards);
 	w->blocks = NULL;
 	w->laggards = NULL;
+}
+
+void leat__writer_copy(const struct leat__writer *w, struct leat__ring_shm *ring, unsigned char *data)
+{
+	const struct leat__ring_shm *old = w->ring;
+
+	memcpy(data, w->data, (size_t)w->g.capacity);
+	memcpy(ring->marks, old->marks, sizeof(ring->marks));
+	leat__store_relaxed(&ring->tail, w->tail); /* some look already, for began */
+	ring->last = old->last;
+	ring->sent = old->sent;
+	ring->bytes = old->bytes;
+	ring->intent = ring->limit = w->limit;
+	ring->waits = old->waits;
+	ring->evicted = old->evicted;
+	for (uint32_t i = 0; i < w->g.n_blocks; i++) {
+		size_t at = (size_t)(i * w->g.block_size);
+
+		leat__block_words(ring)[i] = w->blocks[i].gen;
+		if (w->blocks[i].state != LEAT__B_FREE)
+			memcpy((char *)ring + w->g.blocks_off + at, w->blocks_at + at, (size_t)w->g.block_size);
+	}
+}
+
+int leat__writer_switch(struct leat__writer *w, struct leat__ring_shm *ring, unsigned char *data,
+			struct leat__ctrl_shm *ctrl, const struct leat__geometry *cg, uint32_t entry,
+			uint64_t id)
+{
+	struct leat__laggard *laggards = NULL;
+
+	if (w->grace_ns) {
+		laggards = calloc(cg->n_slots, sizeof(*laggards));
+		if (!laggards)
+			return leat__say(-ENOMEM, "no memory for a publisher's table of readers");
+		free(w->laggards);
+		w->laggards = laggards;
+	}
+	for (uint32_t i = 0; i < w->g.n_blocks; i++) {
+		/* Who retains a block does so in the old ring. */
+		if (w->blocks[i].state == LEAT__B_CLOSING)
+			w->blocks[i].state = LEAT__B_LIVE;
+		w->blocks[i].touched = w->blocks[i].state != LEAT__B_FREE;
+	}
+	w->ring = ring;
+	w->data = data;
+	w->id = id;
+	w->n_slots = cg->n_slots;
+	w->lines = leat__ctrl_lines(ctrl, cg, entry);
+	w->slots = leat__ctrl_slots(ctrl, cg);
+	w->data_bell = &ctrl->data_bell;
+	w->space_bell = &ctrl->space_bell;
+	w->blocks_at = (unsigned char *)ring + w->g.blocks_off;
+	/* Whoever sees this sees all that was copied, and may go on here. */
+	leat__store_release(&ring->began, w->tail + 1);
+	leat__bell_toll(w->data_bell);
+	return 0;
 }
 
 /* A reader that blocks us under an unchanged word and cursor for longer than its grace: out. */

@@ -58,6 +58,7 @@ struct leat__writer {
 	void (*bury)(void *arg);
 	void *bury_arg;
 	uint64_t buried_at;
+	uint64_t stretch; /* bytes after which the long way is due, whatever else; 0: never */
 	struct leat__spin spin;
 };
 
@@ -69,6 +70,16 @@ int leat__writer_init(struct leat__writer *w, struct leat__ring_shm *ring, unsig
 		      const struct leat__geometry *g, struct leat__ctrl_shm *ctrl,
 		      const struct leat__geometry *cg, uint32_t entry, uint64_t id);
 void leat__writer_deinit(struct leat__writer *w);
+
+/*
+ * Go on in another ring of the same geometry, with other lines, bells and number, as if it had been this one
+ * all the time: copy what is in it, then write there. Nothing is claimed or unpublished. 0, -ENOMEM (and
+ * nothing has changed). copy() before the new one is announced, switch() after.
+ */
+void leat__writer_copy(const struct leat__writer *w, struct leat__ring_shm *ring, unsigned char *data);
+int leat__writer_switch(struct leat__writer *w, struct leat__ring_shm *ring, unsigned char *data,
+			struct leat__ctrl_shm *ctrl, const struct leat__geometry *cg, uint32_t entry,
+			uint64_t id);
 
 /*
  * The short way of a message: it fits, inline, below stop, and nothing is claimed. begin() gives the place

@@ -24,6 +24,11 @@
 #define LEAT__FIRST_SLEEP_NS UINT64_C(50000)
 #endif
 
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449
+#endif
+#define WAITV_MAX 8
+
 #ifdef SYS_futex_time64
 #define FUTEX_CALL SYS_futex_time64
 struct futex_timespec {
@@ -45,6 +50,34 @@ int leat__futex_wait(uint32_t *word, uint32_t seen, uint64_t ns)
 	r = r < 0 ? -errno : 0;
 	errno = saved;
 	return r;
+}
+
+int leat__futex_waitv(struct leat__waitv *v, unsigned n, uint64_t ns)
+{
+	uint64_t until = leat__now() + ns;
+	struct {
+		int64_t sec, nsec;
+	} ts = {(int64_t)(until / 1000000000u), (int64_t)(until % 1000000000u)};
+	int saved = errno;
+	int r = (int)syscall(SYS_futex_waitv, v, n, 0, &ts, CLOCK_MONOTONIC);
+
+	r = r >= 0 ? 0 : errno == EPERM ? -ENOSYS : -errno;
+	errno = saved;
+	return r;
+}
+
+/* Sleep on one word, or on several where that is possible, else for a moment. */
+static int sleep_on(uint32_t *const *bells, const uint32_t *seen, unsigned n, uint64_t ns)
+{
+	struct leat__waitv v[WAITV_MAX];
+	int r;
+
+	if (n == 1)
+		return leat__futex_wait(bells[0], seen[0], ns);
+	for (unsigned i = 0; i < n; i++)
+		v[i] = leat__waitv(bells[i], seen[i]);
+	r = leat__futex_waitv(v, n, ns);
+	return r == -ENOSYS ? leat__futex_wait(bells[0], seen[0], leat__min(ns, STEP_NS)) : r;
 }
 
 void leat__futex_wake(uint32_t *word, int n)
@@ -135,16 +168,27 @@ static int look(leat__cond_fn *cond, void *arg)
 int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond, void *arg,
 		    uint64_t deadline)
 {
+	return leat__bells_wait(&bell, 1, spin, cond, arg, deadline);
+}
+
+int leat__bells_wait(uint32_t *const *bells, unsigned n, struct leat__spin *spin, leat__cond_fn *cond,
+		     void *arg, uint64_t deadline)
+{
 	int r = spin_for(spin, cond, arg, deadline), f, busy = spin && !spin->alone;
 	uint64_t slice = SLICE_NS;
 	uint32_t armed = 0; /* the word under which we have slept already */
+	uint32_t seen[WAITV_MAX];
 
 	while (!r) {
 		uint64_t left, now, slept;
 		/* Pairs with the load in leat__bell_notify(): either the notifier sees bit 0, or we
 		 * see what it stored, or what follows outlasts its store buffer. */
-		uint32_t v = leat__fetch_or(bell, 1u) | 1u;
+		uint32_t v = 0;
 
+		for (unsigned i = 0; i < n; i++) {
+			seen[i] = leat__fetch_or(bells[i], 1u) | 1u;
+			v = v * 31 + seen[i];
+		}
 		leat__fence();
 		r = cond(arg);
 		if (r)
@@ -161,15 +205,14 @@ int leat__bell_wait(uint32_t *bell, struct leat__spin *spin, leat__cond_fn *cond
 			 * who may not sleeps a shorter one at once. */
 			if (busy && (r = look(cond, arg)) != 0)
 				break;
-			f = leat__futex_wait(bell, v,
-					     leat__min(left, busy ? STEP_NS : LEAT__FIRST_SLEEP_NS));
+			f = sleep_on(bells, seen, n, leat__min(left, busy ? STEP_NS : LEAT__FIRST_SLEEP_NS));
 			r = cond(arg);
 			if (r) {
 				leat__bell_late += busy && f == -ETIMEDOUT;
 				goto woken;
 			}
 		}
-		r = leat__futex_wait(bell, v, leat__min(left, slice));
+		r = sleep_on(bells, seen, n, leat__min(left, slice));
 		armed = v;
 		slice = leat__min(slice * 2, LONGEST_NS);
 		if (r == -ETIMEDOUT) {

@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The connection to the broker: requests, one at a time, with a deadline; noticing that the broker has died,
+ * and coming back to its successor. What a connection ties its registrations to (struct leat__tie) outlives
+ * it. Never on the way of a message.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/base.h"
+#include "channel/channel.h"
+
+#define CONTROL_NS INT64_C(5000000000) /* the longest a request may take */
+#define CLOSE_NS   INT64_C(100000000)  /* the longest to get rid of a goodbye */
+#define TEND_NS    UINT64_C(50000000)  /* so often at most we look whether the broker is still there */
+#define HELLO_NS   INT64_C(5000000)    /* what its successor's answer may take, on the way of messages */
+
+/* ---- ties ---- */
+
+/* With the lock held. */
+static void untie(struct leat *l, struct leat__tie *t)
+{
+	if (--t->users)
+		return;
+	/* Nobody of ours shares memory with its clients any more. Our life stays: others may still look. */
+	if (t->lives >= 0)
+		close(t->lives);
+	t->lives = -1;
+}
+
+void leat__untie(struct leat *l, struct leat__tie *t)
+{
+	if (!t || l->gone)
+		return;
+	pthread_mutex_lock(&l->lock);
+	untie(l, t);
+	pthread_mutex_unlock(&l->lock);
+}
+
+void leat__ties_free(struct leat *l)
+{
+	while (l->ties) {
+		struct leat__tie *t = l->ties;
+
+		l->ties = t->next;
+		leat__life_end(&t->life);
+		if (t->lives >= 0)
+			close(t->lives);
+		free(t);
+	}
+}
+
+int leat__tie_dead(const struct leat__tie *t, uint64_t client)
+{
+	return t->lives >= 0 && client && leat__life_vacant(t->lives, client);
+}
+
+int leat__tied(struct leat *l, const struct leat__tie *t)
+{
+	return leat__load_acquire(&l->tie) == t && !leat__load_acquire(&l->lost);
+}
+
+uint64_t leat__instance(struct leat *l)
+{
+	return leat__load_acquire(&l->tie)->instance; /* ties are kept */
+}
+
+/* ---- requests ---- */
+
+static int lost(struct leat *l, const char *how)
+{
+	if (l->sock >= 0)
+		close(l->sock);
+	l->sock = -1;
+	leat__store_release(&l->lost, 1u);
+	leat__log(LEAT_LOG_WARNING, "the broker of %s is gone (%s)", l->path, how);
+	return leat__fail(-ECONNRESET, "the broker of %s is gone (%s): open channels go on; start leatd for "
+				       "the rest",
+			  l->path, how);
+}
+
+/* An answer to somebody who gave up. What was opened for him is to be closed again. */
+static void disown(struct leat *l, const struct leat__in *in)
+{
+	struct leat__out o;
+	size_t size;
+
+	if (in->head.type != LEAT__OK || !leat__wire_next(in, LEAT__T_CONTROL, NULL, &size))
+		return;
+	leat__wire_begin(&o, LEAT__CLOSE, 0, in->head.object);
+	o.head.flags = LEAT__WIRE_QUIET;
+	leat__wire_end(&o, 0);
+	leat__sock_send(l->sock, &o, NULL, 0);
+}
+
+/* Wait for the answer with our serial; older answers, whose askers gave up, are thrown away. */
+static int answer(struct leat *l, uint64_t deadline, struct leat__packet *p, struct leat__in *in)
+{
+	for (;;) {
+		uint64_t now = leat__now();
+		struct pollfd pfd = {l->sock, POLLIN, 0};
+		int e;
+
+		if (now >= deadline)
+			return leat__fail(-ETIMEDOUT, "the broker of %s does not answer: is it stopped?",
+					  l->path);
+		e = poll(&pfd, 1, (int)((deadline - now) / 1000000) + 1);
+		if (e < 0 && errno != EINTR)
+			return leat__fail(-errno, "wait for the broker of %s: %s", l->path,
+					  strerror(errno));
+		if (e <= 0)
+			continue;
+		e = leat__sock_recv(l->sock, p);
+		if (e == -EAGAIN)
+			continue;
+		if (e <= 0)
+			return lost(l, e == 0 ? "it has closed the connection" : strerror(-e));
+		e = leat__wire_parse(in, p->bytes, p->size, p->n_fds);
+		if (e < 0) {
+			leat__packet_close(p);
+			return lost(l, leat_why());
+		}
+		if (in->head.serial == l->serial)
+			return 0;
+		leat__packet_close(p);
+		disown(l, in);
+		if (in->head.type == LEAT__BYE)
+			return lost(l, "it was stopped");
+	}
+}
+
+/* A stopped broker's queue may be full: wait for room in it, not for ever. */
+static int send_before(struct leat *l, const struct leat__out *o, int fd, uint64_t deadline)
+{
+	for (;;) {
+		int e = leat__sock_send(l->sock, o, &fd, fd >= 0);
+		struct pollfd pfd = {l->sock, POLLOUT, 0};
+		uint64_t now = leat__now();
+
+		if (e != -EAGAIN)
+			return e < 0 ? lost(l, strerror(-e)) : 0;
+		if (now >= deadline)
+			return leat__fail(-ETIMEDOUT, "the broker of %s takes no requests: is it stopped?",
+					  l->path);
+		poll(&pfd, 1, (int)((deadline - now) / 1000000) + 1);
+	}
+}
+
+static int exchange(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
+		    struct leat__in *in, uint64_t deadline)
+{
+	uint32_t code = 0;
+	char text[512];
+	int e = leat__wire_end(o, fd >= 0);
+
+	p->n_fds = 0;
+	if (e < 0)
+		return e;
+	o->head.serial = ++l->serial;
+	e = send_before(l, o, fd, deadline);
+	if (e < 0 || (o->head.flags & LEAT__WIRE_QUIET))
+		return e;
+	e = answer(l, deadline, p, in);
+	if (e < 0 || in->head.type != LEAT__ERROR)
+		return e;
+	leat__packet_close(p);
+	if (leat__wire_get(in, LEAT__T_CODE, &code, sizeof(code)) < 0 || !code || code > 4095)
+		code = EPROTO;
+	if (leat__wire_get_text(in, LEAT__T_WHY, text, sizeof(text)) < 0)
+		snprintf(text, sizeof(text), "%s", strerror((int)code));
+	return leat__fail(-(int)code, "%s (domain %s)", text, l->path);
+}
+
+static void program_name(char *ret, size_t size)
+{
+	char text[64];
+	char *nl;
+
+	if (leat__read_file("/proc/self/comm", text, sizeof(text)) < 0)
+		strcpy(text, "?");
+	nl = strchr(text, '\n');
+	if (nl)
+		*nl = 0;
+	snprintf(ret, size, "%.15s", text);
+}
+
+/* What HELLO's answer brings: who we are there, our life, and a way to look at others'. */
+static int tie_up(struct leat *l, struct leat__packet *p, const struct leat__in *in)
+{
+	struct leat__tie *t = calloc(1, sizeof(*t));
+	int life, e = t ? 0 : leat__say(-ENOMEM, "open domain: no memory");
+
+	if (e == 0)
+		e = leat__wire_get(in, LEAT__T_CLIENT, &t->client, sizeof(t->client));
+	if (e == 0)
+		e = leat__wire_get(in, LEAT__T_INSTANCE, &t->instance, sizeof(t->instance));
+	if (e < 0) {
+		free(t);
+		return e;
+	}
+	life = leat__packet_take(p, 0);
+	t->lives = leat__packet_take(p, 1);
+	if (life >= 0) {
+		e = leat__life_keep(&t->life, life, t->client);
+		close(life);
+	}
+	if (e < 0) {
+		if (t->lives >= 0)
+			close(t->lives);
+		free(t);
+		return e;
+	}
+	t->users = 1;
+	t->next = l->ties;
+	l->ties = t;
+	if (l->tie)
+		untie(l, l->tie);
+	leat__store_release(&l->tie, t);
+	return 0;
+}
+
+static int hello(struct leat *l, uint64_t deadline)
+{
+	struct leat__packet p;
+	struct leat__out o;
+	struct leat__in in;
+	char program[16];
+	int e;
+
+	program_name(program, sizeof(program));
+	leat__wire_begin(&o, LEAT__HELLO, 0, 0);
+	leat__wire_u32(&o, LEAT__T_VERSION_MIN, LEAT__WIRE_MIN);
+	leat__wire_u32(&o, LEAT__T_VERSION_MAX, LEAT__WIRE_MAX);
+	leat__wire_text(&o, LEAT__T_PROGRAM, program);
+	e = exchange(l, &o, -1, &p, &in, deadline);
+	if (e < 0)
+		return e;
+	e = tie_up(l, &p, &in);
+	leat__packet_close(&p);
+	return e;
+}
+
+static int connect_locked(struct leat *l, const char *path, uint64_t deadline)
+{
+	int e = leat__sock_connect(path, deadline);
+
+	if (e < 0)
+		return e;
+	l->sock = e;
+	if (path != l->path)
+		snprintf(l->path, sizeof(l->path), "%s", path);
+	e = hello(l, deadline);
+	if (e < 0 && l->sock >= 0) {
+		close(l->sock);
+		l->sock = -1;
+	}
+	if (e == 0)
+		leat__store_release(&l->lost, 0u);
+	return e;
+}
+
+int leat__connect(struct leat *l, const char *path)
+{
+	int e;
+
+	pthread_mutex_lock(&l->lock);
+	e = connect_locked(l, path, leat__deadline(CONTROL_NS));
+	pthread_mutex_unlock(&l->lock);
+	return e;
+}
+
+/* The broker has gone: is there another in its place? */
+static int come_back(struct leat *l, uint64_t deadline)
+{
+	char why[256];
+	int e = connect_locked(l, l->path, deadline);
+
+	if (e == 0) {
+		leat__log(LEAT_LOG_INFO, "back at the broker of %s", l->path);
+		return 0;
+	}
+	snprintf(why, sizeof(why), "%s", leat_why());
+	return leat__fail(e == -ETIMEDOUT || e == -EACCES || e == -EMFILE ? e : -ECONNRESET,
+			  "the broker of %s is gone, and no other serves there (%s): run leatd --domain %s",
+			  l->path, why, l->path);
+}
+
+int leat__register(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
+		   struct leat__in *in, int64_t ns, struct leat__tie **tie)
+{
+	uint64_t deadline = leat__deadline(ns);
+	int e = 0;
+
+	if (l->gone)
+		return leat__say(-ECHILD, "this struct leat belongs to the parent process: open another");
+	pthread_mutex_lock(&l->lock);
+	/* A goodbye means nothing to another broker. */
+	if (l->sock < 0)
+		e = o->head.flags & LEAT__WIRE_QUIET ? -ECONNRESET : come_back(l, deadline);
+	if (e == 0)
+		e = exchange(l, o, fd, p, in, deadline);
+	if (e == 0 && tie) {
+		*tie = l->tie;
+		l->tie->users++;
+	}
+	pthread_mutex_unlock(&l->lock);
+	return e;
+}
+
+int leat__request_within(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
+			 struct leat__in *in, int64_t ns)
+{
+	return leat__register(l, o, fd, p, in, ns, NULL);
+}
+
+int leat__request(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
+		  struct leat__in *in)
+{
+	return leat__register(l, o, fd, p, in, CONTROL_NS, NULL);
+}
+
+void leat__request_close(struct leat *l, uint64_t object)
+{
+	struct leat__packet p;
+	struct leat__out o;
+	struct leat__in in;
+
+	/* Without an answer: what is asked for later on this socket is handled later. */
+	leat__wire_begin(&o, LEAT__CLOSE, 0, object);
+	o.head.flags = LEAT__WIRE_QUIET;
+	leat__request_within(l, &o, -1, &p, &in, CLOSE_NS);
+}
+
+/* ---- what the broker says unasked ---- */
+
+/* With the lock held. The number of notices, or -ECONNRESET. */
+static int hear(struct leat *l)
+{
+	struct leat__packet p;
+	struct leat__in in;
+	int e, n = 0;
+
+	for (;;) {
+		e = leat__sock_recv(l->sock, &p);
+		if (e == -EAGAIN)
+			return n;
+		if (e <= 0)
+			return lost(l, e == 0 ? "it has closed the connection" : strerror(-e));
+		e = leat__wire_parse(&in, p.bytes, p.size, p.n_fds);
+		leat__packet_close(&p);
+		if (e == 0)
+			disown(l, &in);
+		if (e < 0 || in.head.type == LEAT__BYE)
+			return lost(l, e < 0 ? leat_why() : "it was stopped");
+		n++;
+	}
+}
+
+int leat__hear(struct leat *l)
+{
+	int n;
+
+	pthread_mutex_lock(&l->lock);
+	n = l->sock >= 0 ? hear(l) : leat__fail(-ECONNRESET, "the broker of %s is gone", l->path);
+	pthread_mutex_unlock(&l->lock);
+	return n;
+}
+
+int leat__tend_due(const struct leat *l, uint64_t now)
+{
+	return now >= leat__load_relaxed(&l->tend_at);
+}
+
+void leat__tend(struct leat *l)
+{
+	uint64_t now = leat__now(), spent;
+
+	/* Somebody at it already: let him. */
+	if (!leat__tend_due(l, now) || l->gone || pthread_mutex_trylock(&l->lock))
+		return;
+	if (l->sock >= 0)
+		hear(l);
+	if (l->sock < 0)
+		connect_locked(l, l->path, leat__deadline(HELLO_NS));
+	/* A twentieth of the time at most. */
+	spent = leat__now() - now;
+	leat__store_relaxed(&l->tend_at, now + spent + (spent * 20 > TEND_NS ? spent * 20 : TEND_NS));
+	pthread_mutex_unlock(&l->lock);
+}
