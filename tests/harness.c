@@ -104,7 +104,7 @@ const char *random_name(void)
 
 const char *broker_start(const char *arg, ...)
 {
-	const char *argv[16] = {"leatd", "--domain", NULL, "--ready-fd", "9", NULL};
+	const char *argv[16] = {"leatd", "--domain", NULL, "--ready-fd", "200", NULL};
 	const char *leatd = getenv("LEAT_LEATD");
 	int n = 5, ready[2];
 	va_list ap;
@@ -125,7 +125,7 @@ const char *broker_start(const char *arg, ...)
 	broker = fork();
 	if (broker == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		dup2(ready[1], 9);
+		dup2(ready[1], 200);
 		execv(leatd, (char **)(uintptr_t)argv);
 		_exit(127);
 	}

@@ -127,13 +127,14 @@ struct leat_sub {
 	char *name;
 	struct leat__seat *seat, *past; /* past: those under which there may be rings that we never saw */
 	struct leat__attached **rings;
-	uint32_t n, room, cur, turns;
+	uint32_t n, room, cur, turn;
 	uint32_t strays; /* of the rings: those under another seat than ours */
 	uint32_t mode;
 	uint32_t epoch;       /* of the ring table, last time we asked */
 	const uint32_t *epoch_now; /* where it moves; by hand, where it never does: at the one above */
 	uint64_t retry_at;    /* asking failed: try again then; 0: it did not */
 	int64_t ask_ns;       /* how long the next asking may take */
+	uint64_t turned_at; /* when the last turn of messages was over */
 	uint64_t looked_at; /* when we last saw that writers live, where no broker tells */
 	enum leat_from from;
 	uint64_t since;   /* rings up to this number were there before us */

@@ -15,6 +15,7 @@
 #define OFTEN_NS UINT64_C(25000000)  /* a publisher that sends slowly looks after its broker so often, */
 #define MOVE_NS  INT64_C(25000000)   /* and is held up so long by one that does not answer */
 #define REST     20                  /* times as long as it was held up, it is not held up again */
+#define STRETCH_MAX UINT64_C(16384) /* bytes until the next look at the time: 0.2 ns a message */
 #define LATE_NS  UINT64_C(1000000000) /* for a subscriber that was being opened when the broker died */
 
 /* A dead subscriber that no broker frees: nobody waits for it, nothing is held by it. */
@@ -141,7 +142,7 @@ static void pace(struct leat_pub *p, uint64_t now)
 	uint64_t bytes = p->w.tail - p->tended_tail, ns = now - p->tended_at;
 
 	if (ns < OFTEN_NS / 2)
-		p->w.stretch = leat__min(p->w.stretch * 2, p->w.g.capacity);
+		p->w.stretch = leat__min(p->w.stretch * 2, STRETCH_MAX);
 	else if (ns > OFTEN_NS)
 		p->w.stretch = ns / OFTEN_NS > bytes ? 1 : bytes / (ns / OFTEN_NS) + 1;
 	p->tended_at = now;

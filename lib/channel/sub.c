@@ -10,9 +10,25 @@
 #include "channel/channel.h"
 
 #define LINGER    64 /* looks at tail: 2 us where a pause takes 28 ns */
+#define TURN_NS   UINT64_C(25000000)
 #define ASTRAY_NS UINT64_C(100000000)
 
 /* ---- the next message ---- */
+
+/* Messages until we look around again: fewer for who reads slowly. */
+static uint32_t next_turn(struct leat_sub *s)
+{
+	uint64_t now, took;
+
+	if (!s->l)
+		return LEAT__TURN;
+	now = leat__now();
+	took = now - s->turned_at;
+	s->turn = took > TURN_NS ? (uint32_t)(s->turn * TURN_NS / took) + 1 : s->turn * 2;
+	s->turn = s->turn < LEAT__TURN ? s->turn : LEAT__TURN;
+	s->turned_at = now;
+	return s->turn;
+}
 
 /* Look once: 1 there is one in s->msg from s->peeked, 0 none. */
 static int look(struct leat_sub *s)
@@ -22,11 +38,9 @@ static int look(struct leat_sub *s)
 		int e;
 
 		if (s->budget == 0) {
-			s->budget = LEAT__TURN;
+			s->budget = next_turn(s);
 			s->cur = s->cur + 1 == s->n ? 0 : s->cur + 1;
-			/* The time is not asked for at every turn. */
-			if (!(++s->turns % 16) || leat__load_relaxed(s->epoch_now) != s->epoch)
-				leat__sub_look_around(s);
+			leat__sub_look_around(s);
 			continue;
 		}
 		if (__builtin_expect(a->pending, 0)) {
@@ -47,7 +61,7 @@ static int look(struct leat_sub *s)
 			return e;
 		}
 		tried++;
-		s->budget = LEAT__TURN;
+		s->budget = s->turn;
 		s->cur = s->cur + 1 == s->n ? 0 : s->cur + 1;
 	}
 	return 0;

@@ -33,7 +33,7 @@ struct leat_sub *leat__sub_new(const struct leat_sub_opts *o)
 	s->from = o->from;
 	s->flags = o->flags;
 	s->mode = o->flags & LEAT_OBSERVE ? LEAT__OBSERVING : LEAT__WAITING;
-	s->budget = LEAT__TURN;
+	s->budget = s->turn = LEAT__TURN;
 	s->epoch_now = &s->epoch;
 	leat__spin_init(&s->spin, o->spin_ns);
 	leat__handle_add(&s->handle, sub_forked);

@@ -50,7 +50,7 @@ void leat__sub_detach(struct leat_sub *s, uint32_t i)
 		s->cur--;
 	if (s->cur >= s->n)
 		s->cur = 0;
-	s->budget = LEAT__TURN;
+	s->budget = s->turn;
 	s->quick = NULL;
 	leat__sub_put(a, s->gone);
 }
@@ -187,6 +187,19 @@ int leat__sub_follow(struct leat_sub *s, struct leat__attached *a)
 	return 1;
 }
 
+/* Does it say that it goes on from a ring whose publisher says no such thing, or is another? */
+static int impostor(const struct leat_sub *s, const struct leat__wire_brought *b)
+{
+	for (uint32_t i = 0; i < s->n; i++) {
+		const struct leat__attached *a = s->rings[i];
+
+		if (a->origin == b->origin && (a->pid != b->pid || a->uid != b->uid ||
+					       (!a->pending && !leat__load_acquire(&a->r.ring->moving))))
+			return 1;
+	}
+	return 0;
+}
+
 /* Begin to read ring @w: from its beginning if it came after us, else where we asked. */
 static int attach(struct leat_sub *s, const struct leat__wire_ring *w, struct leat__packet *p,
 		  const struct leat__in *in, enum taking how)
@@ -201,7 +214,8 @@ static int attach(struct leat_sub *s, const struct leat__wire_ring *w, struct le
 	int e = fetch(s, w, p, in, how == OPENING, &region, &b, &g);
 
 	if (e == 0) {
-		e = leat__sub_attach(s, region, 1, &g, &a);
+		e = impostor(s, &b) ? leat__say(-EBADMSG, "it claims to be another publisher's")
+				    : leat__sub_attach(s, region, 1, &g, &a);
 		if (e < 0)
 			leat_region_close(region);
 	}

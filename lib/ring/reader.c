@@ -143,9 +143,10 @@ int leat__reader_publish(struct leat__reader *r)
 	set_published(r);
 	if (!r->line)
 		return 0;
-	leat__store_release(&r->line->cursor, r->pos);
+	/* First where it will be looked for next: never behind what the writer may have seen here. */
 	if (r->twin)
 		leat__store_release(&r->twin->cursor, r->pos);
+	leat__store_release(&r->line->cursor, r->pos);
 	return r->waiting ? leat__bell_notify(r->space_bell) : 0;
 }
 

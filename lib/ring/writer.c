@@ -65,6 +65,12 @@ static void settle(struct leat__writer *w)
 		w->stop = w->tail + w->stretch;
 }
 
+int leat__writer_wake(struct leat__writer *w)
+{
+	w->stop = 0;
+	return leat__bell_notify(w->data_bell);
+}
+
 void leat__writer_deinit(struct leat__writer *w)
 {
 	free(w->blocks);

@@ -3,10 +3,12 @@
  * The broker is killed, again and again, while messages flow: none is lost, doubled or reordered, calls that
  * need it fail clearly meanwhile, and the names come back.
  */
+#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include "base/atomic.h"
+#include "channel/channel.h"
 #include "harness.h"
 
 enum { PUBS = 4, SUBS = 3, RATE = 100000 };
@@ -161,11 +163,411 @@ START_TEST(killed_under_load_it_loses_nothing_and_the_names_come_back)
 }
 END_TEST
 
+/* ---- one step at a time, in one process and a child or two ---- */
+
+static void broker_again(void)
+{
+	broker_kill(SIGKILL);
+	broker_start(NULL);
+}
+
+static void send_n(struct leat_pub *p, uint64_t n)
+{
+	ok(leat_send(p, &n, sizeof(n), SEC));
+}
+
+/* The next message within ten seconds; @lost of it may be told. */
+static uint64_t recv_n(struct leat_sub *s, uint64_t *lost)
+{
+	struct leat_info info;
+	uint64_t n = UINT64_MAX;
+
+	ok(leat_recv(s, &n, sizeof(n), &info, 10 * SEC));
+	ck_assert_uint_eq(info.size, sizeof(n));
+	if (lost)
+		*lost += info.lost;
+	else
+		ck_assert_uint_eq(info.lost, 0);
+	return n;
+}
+
+/* Is the publisher's present ring the present broker's? */
+static int pub_is_back(struct leat_pub *p)
+{
+	send_n(p, UINT64_MAX - 1);
+	return p->at.id != p->origin && leat__tied(p->l, p->at.tie);
+}
+
+/* Send and receive, without looking, until the publisher is back. */
+static int flows_back(struct leat_pub *p, struct leat_sub *s)
+{
+	uint64_t n;
+
+	while (leat_recv(s, &n, sizeof(n), NULL, 0) == 0)
+		;
+	return pub_is_back(p);
+}
+
+START_TEST(a_slow_publisher_and_its_readers_come_back_without_traffic)
+{
+	struct leat *a = broker_open(), *b = broker_open(), *fresh;
+	const char *name = random_name();
+	struct leat_stat st = {.struct_size = sizeof(st)};
+	struct leat_pub *p;
+	struct leat_sub *s, *late;
+
+	ok(leat_sub_open(b, name, NULL, &s));
+	ok(leat_pub_open(a, name, NULL, &p));
+	for (uint64_t i = 0; i < 5000; i++) {
+		send_n(p, i);
+		ck_assert_uint_eq(recv_n(s, NULL), i);
+	}
+	broker_again();
+	/* One message in 30 ms: within a few seconds both have found the new broker. */
+	for (uint64_t i = 0; i < 300 && p->at.id == p->origin; i++) {
+		usleep(30000);
+		send_n(p, i);
+		ck_assert_uint_eq(recv_n(s, NULL), i);
+	}
+	fresh = broker_open();
+	ok(leat_stat(fresh, name, &st, NULL, NULL));
+	ck_assert_uint_eq(st.publishers, 1);
+	ck_assert_uint_eq(st.subscribers, 1);
+	ok(leat_sub_open(fresh, name, NULL, &late));
+	send_n(p, 77);
+	ck_assert_uint_eq(recv_n(late, NULL), 77);
+	ck_assert_uint_eq(recv_n(s, NULL), 77);
+	leat_close(fresh);
+	leat_close(b);
+	leat_close(a);
+}
+END_TEST
+
+START_TEST(who_opens_after_the_restart_gets_what_old_publishers_send)
+{
+	struct leat *a = broker_open(), *fresh;
+	const char *name = random_name();
+	struct leat_pub *p;
+	struct leat_sub *s, *all;
+
+	ok(leat_pub_open(a, name, NULL, &p));
+	for (uint64_t i = 0; i < 100; i++)
+		send_n(p, i);
+	broker_again();
+	fresh = broker_open();
+	ok(leat_sub_open(fresh, name, NULL, &s)); /* before the publisher has noticed anything */
+	eventually((leat__sub_look_around(s), pub_is_back(p)));
+	/* It begins where the publisher came back; with history it finds all of it. */
+	ck_assert_uint_eq(recv_n(s, NULL), UINT64_MAX - 1);
+	fails(leat_recv(s, (char[8]){0}, 8, NULL, 0), EAGAIN);
+	ok(leat_sub_open(fresh, name, OPTS(leat_sub_opts, .from = LEAT_OLDEST), &all));
+	for (uint64_t i = 0; i < 100; i++)
+		ck_assert_uint_eq(recv_n(all, NULL), i);
+	leat_close(fresh);
+	leat_close(a);
+}
+END_TEST
+
+START_TEST(rings_that_a_subscriber_never_mapped_are_not_lost)
+{
+	struct leat *a = broker_open(), *b = broker_open();
+	const char *name = random_name();
+	struct leat_pub *p;
+	struct leat_sub *s;
+
+	ok(leat_sub_open(b, name, NULL, &s));
+	ok(leat_pub_open(a, name, OPTS(leat_pub_opts, .capacity = 65536), &p));
+	/* The subscriber has not looked yet when the broker dies: it cannot ask for the ring any more. */
+	for (uint64_t i = 0; i < 1000; i++)
+		send_n(p, i);
+	for (int deaths = 0; deaths < 3; deaths++) {
+		uint64_t n = 0;
+
+		broker_again();
+		usleep(deaths == 1 ? 200000 : 0);
+		ck_assert(leat_recv(s, &n, 8, NULL, deaths == 2 ? 0 : 60000000) < 0 || n == 0);
+		if (n == 0)
+			break;
+	}
+	for (uint64_t i = 1000; i < 1500; i++)
+		send_n(p, i);
+	for (int i = 0; i < 200; i++) { /* both go on looking after themselves */
+		leat__pub_tend(p);
+		leat__sub_look_around(s);
+		usleep(1000);
+	}
+	for (uint64_t i = s->received; i < 1500; i++)
+		ck_assert_uint_eq(recv_n(s, NULL), i);
+	leat_close(b);
+	leat_close(a);
+}
+END_TEST
+
+START_TEST(large_messages_and_what_is_retained_survive_the_broker)
+{
+	struct leat *a = broker_open(), *b = broker_open();
+	const char *name = random_name();
+	static char big[30000], got[30000];
+	const void *at, *kept;
+	struct leat_info info;
+	struct leat_pub *p;
+	struct leat_sub *s;
+
+	ok(leat_sub_open(b, name, NULL, &s));
+	ok(leat_pub_open(a, name, OPTS(leat_pub_opts, .capacity = 16384, .max_size = 30000, .blocks = 3), &p));
+	fill_message(big, sizeof(big), 1);
+	ok(leat_send(p, big, sizeof(big), 0));
+	ok(leat_peek(s, &at, &info, SEC));
+	ok(leat_retain(s, &kept));
+	fill_message(big, sizeof(big), 2);
+	ok(leat_send(p, big, sizeof(big), 0)); /* in a block, unread, when the broker dies */
+	ok(leat_peek(s, &at, &info, SEC));     /* and looked at while the ring is copied */
+	broker_again();
+	for (int i = 0; i < 300; i++) {
+		leat__pub_tend(p);
+		usleep(1000);
+	}
+	ck_assert(message_whole(at, sizeof(big), 2));
+	ok(leat_release(s));
+	for (int i = 0; i < 300; i++) {
+		leat__pub_tend(p);
+		fails(leat_recv(s, got, sizeof(got), NULL, 0), EAGAIN);
+		usleep(1000);
+	}
+	ck_assert(leat__tied(a, p->at.tie));
+	/* The new ring has all its blocks. */
+	for (uint64_t i = 10; i < 20; i++) {
+		fill_message(big, sizeof(big), i);
+		ok(leat_send(p, big, sizeof(big), SEC));
+		ok(leat_recv(s, got, sizeof(got), &info, SEC));
+		ck_assert(message_whole(got, sizeof(got), i));
+	}
+	ck_assert(message_whole(kept, sizeof(big), 1));
+	ok(leat_drop(s, kept));
+	leat_close(b);
+	leat_close(a);
+}
+END_TEST
+
+struct victim {
+	const char *domain, *name;
+	int reads;
+};
+
+static void victim(void *arg)
+{
+	struct victim *v = arg;
+	struct leat_sub *s;
+	struct leat_pub *p;
+	struct leat *l;
+
+	ok(leat_open(v->domain, &l));
+	if (v->reads) {
+		ok(leat_sub_open(l, v->name, NULL, &s));
+	} else {
+		ok(leat_pub_open(l, v->name, NULL, &p));
+		for (uint64_t i = 0; i < 10; i++)
+			send_n(p, i);
+	}
+	for (;;)
+		pause();
+}
+
+START_TEST(a_subscriber_that_dies_without_a_broker_holds_nobody_up)
+{
+	struct leat *l = broker_open();
+	struct victim v = {leat_domain(l), random_name(), 1};
+	struct leat_sub *s;
+	struct leat_pub *p;
+	uint64_t start;
+	pid_t pid;
+
+	ok(leat_pub_open(l, v.name, OPTS(leat_pub_opts, .capacity = 4096), &p));
+	pid = child(victim, &v);
+	ok(leat_wait_subscribers(p, 1, 10 * SEC));
+	ok(leat_sub_open(l, v.name, NULL, &s));
+	for (uint64_t i = 0; i < 200; i++) {
+		send_n(p, i);
+		ck_assert_uint_eq(recv_n(s, NULL), i);
+	}
+	broker_kill(SIGKILL);
+	while (leat_send(p, "full", 4, 0) == 0)
+		;
+	fails(leat_send(p, "full", 4, 150000000), ETIMEDOUT); /* it lives: it is waited for */
+	child_kill(pid);
+	start = leat__now();
+	while (leat_recv(s, (char[8]){0}, 8, NULL, 0) == 0)
+		;
+	ok(leat_send(p, "room", 4, 5 * SEC));
+	ck_assert_msg(leat__now() - start < SEC, "its death was noticed after %.3f s",
+		      (double)(leat__now() - start) / 1e9);
+	broker_start(NULL);
+	eventually(flows_back(p, s));
+	leat_close(l);
+}
+END_TEST
+
+START_TEST(a_publisher_that_dies_without_a_broker_is_read_to_its_end)
+{
+	struct leat *l = broker_open();
+	struct victim v = {leat_domain(l), random_name(), 0};
+	struct leat_sub *s;
+	uint64_t start;
+	pid_t pid;
+
+	ok(leat_sub_open(l, v.name, OPTS(leat_sub_opts, .flags = LEAT_UNTIL_ENDED), &s));
+	pid = child(victim, &v);
+	ck_assert_uint_eq(recv_n(s, NULL), 0);
+	eventually(leat__load_acquire(&s->rings[0]->r.ring->sent) == 10);
+	broker_kill(SIGKILL);
+	child_kill(pid);
+	for (uint64_t i = 1; i < 10; i++)
+		ck_assert_uint_eq(recv_n(s, NULL), i);
+	start = leat__now();
+	fails(leat_recv(s, (char[8]){0}, 8, NULL, 10 * SEC), ENODATA);
+	ck_assert_msg(leat__now() - start < SEC, "its death was noticed after %.3f s",
+		      (double)(leat__now() - start) / 1e9);
+	leat_close(l);
+}
+END_TEST
+
+START_TEST(who_closes_or_only_watches_keeps_no_publisher_from_coming_back)
+{
+	struct leat *a = broker_open(), *b = broker_open();
+	const char *name = random_name();
+	struct leat_sub *closes, *watches, *newest;
+	struct leat_pub *p;
+	uint64_t n = 0;
+
+	ok(leat_pub_open(a, name, NULL, &p));
+	ok(leat_sub_open(b, name, NULL, &closes));
+	ok(leat_sub_open(b, name, OPTS(leat_sub_opts, .flags = LEAT_OBSERVE), &watches));
+	ok(leat_sub_open(b, name, OPTS(leat_sub_opts, .flags = LEAT_OBSERVE), &newest));
+	send_n(p, 1);
+	ck_assert_uint_eq(recv_n(watches, NULL), 1);
+	ok(leat_latest(newest, &n, 8, NULL));
+	broker_kill(SIGKILL);
+	leat_sub_close(closes);
+	broker_start(NULL);
+	eventually(pub_is_back(p));
+	send_n(p, 2);
+	/* Who only looks at the newest follows, too, and the observer misses nothing. */
+	eventually(leat_latest(newest, &n, 8, NULL) == 0 && n == 2);
+	while ((n = recv_n(watches, NULL)) != 2)
+		ck_assert_uint_eq(n, UINT64_MAX - 1);
+	leat_close(b);
+	leat_close(a);
+}
+END_TEST
+
+START_TEST(an_event_loop_comes_back)
+{
+	struct leat *a = broker_open(), *b = broker_open();
+	const char *name = random_name();
+	struct leat_pub *p, *p2;
+	struct leat_sub *s;
+	struct pollfd pfd = {.events = POLLIN};
+	uint64_t got = 0, n;
+
+	ok(leat_sub_open(b, name, NULL, &s));
+	ok(leat_pub_open(a, name, NULL, &p));
+	pfd.fd = leat_sub_fd(s);
+	ok(pfd.fd);
+	broker_again();
+	for (int i = 0; got < 300 && i < 3000; i++) {
+		if (poll(&pfd, 1, 10) == 1)
+			while (leat_recv(s, &n, 8, NULL, 0) == 0)
+				ck_assert_uint_eq(n, got++);
+		if (i < 300)
+			send_n(p, (uint64_t)i);
+		usleep(1000);
+	}
+	ck_assert_uint_eq(got, 300);
+	ck_assert(leat__tied(a, p->at.tie) && leat__tied(b, s->seat->tie));
+	/* Somebody new is seen through the new broker. */
+	ok(leat_pub_open(a, name, NULL, &p2));
+	send_n(p2, 5);
+	ck_assert_int_eq(poll(&pfd, 1, 5000), 1);
+	ck_assert_uint_eq(recv_n(s, NULL), 5);
+	leat_close(b);
+	leat_close(a);
+}
+END_TEST
+
+START_TEST(nobody_follows_a_publisher_that_claims_to_be_another)
+{
+	struct leat *a = broker_open(), *b = broker_open();
+	const char *name = random_name();
+	struct leat__geometry g;
+	struct leat__place at;
+	struct leat_region *ring;
+	struct leat__ring_shm *shm;
+	struct leat_pub *p, liar = {.l = b};
+	unsigned char *view;
+	struct leat_sub *s;
+
+	ok(leat_sub_open(a, name, NULL, &s));
+	ok(leat_pub_open(a, name, NULL, &p));
+	send_n(p, 1);
+	ck_assert_uint_eq(recv_n(s, NULL), 1);
+	/* A ring that says it goes on from the honest one, and is ahead of it. */
+	liar.name = strdup(name);
+	g = p->w.g;
+	ok(leat__pub_make_ring(&g, &ring, &view));
+	shm = leat_region_addr(ring);
+	shm->tail = 1600;
+	shm->began = 1601;
+	ok(leat__pub_announce(&liar, ring, &g, 0, 0, p->origin, SEC, &at));
+	for (uint64_t i = 2; i < 100; i++) {
+		send_n(p, i);
+		ck_assert_uint_eq(recv_n(s, NULL), i);
+	}
+	leat__place_leave(b, &at);
+	leat_region_close(ring);
+	free(liar.name);
+	leat_close(b);
+	leat_close(a);
+}
+END_TEST
+
+START_TEST(what_was_opened_too_late_is_closed_again)
+{
+	struct leat *l = broker_open(), *other = broker_open();
+	const char *name = random_name();
+	struct leat_stat st = {.struct_size = sizeof(st)};
+	struct leat__packet pkt;
+	struct leat__out out;
+	struct leat__in in;
+
+	kill(broker_pid(), SIGSTOP);
+	leat__wire_begin(&out, LEAT__SUB_OPEN, 0, 0);
+	leat__wire_text(&out, LEAT__T_NAME, name);
+	leat__wire_u32(&out, LEAT__T_MODE, LEAT__WAITING);
+	fails(leat__request_within(l, &out, -1, &pkt, &in, 50000000), ETIMEDOUT);
+	kill(broker_pid(), SIGCONT);
+	eventually(leat_stat(other, name, &st, NULL, NULL) == 0);
+	ok(leat_ping(l, NULL)); /* hears the late answer */
+	eventually(leat_stat(other, name, &st, NULL, NULL) == -ENOENT);
+	leat_close(other);
+	leat_close(l);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("broker");
 	TCase *tc = leak_checked(s, "broker", full() ? 600 : 120);
 
 	test(tc, killed_under_load_it_loses_nothing_and_the_names_come_back);
+	test(tc, a_slow_publisher_and_its_readers_come_back_without_traffic);
+	test(tc, who_opens_after_the_restart_gets_what_old_publishers_send);
+	test(tc, rings_that_a_subscriber_never_mapped_are_not_lost);
+	test(tc, large_messages_and_what_is_retained_survive_the_broker);
+	test(tc, a_subscriber_that_dies_without_a_broker_holds_nobody_up);
+	test(tc, a_publisher_that_dies_without_a_broker_is_read_to_its_end);
+	test(tc, who_closes_or_only_watches_keeps_no_publisher_from_coming_back);
+	test(tc, an_event_loop_comes_back);
+	test(tc, nobody_follows_a_publisher_that_claims_to_be_another);
+	test(tc, what_was_opened_too_late_is_closed_again);
 	return run_suite(s);
 }
