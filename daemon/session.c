@@ -34,11 +34,21 @@ static void handle_closed(uv_handle_t *h)
 {
 	struct session *s = h->data;
 
-	if (--s->closing > 0)
+	if (--s->handles > 0)
 		return;
 	if (s->pidfd >= 0)
 		close(s->pidfd);
 	free(s);
+}
+
+/* The watch goes before the descriptor: the next client's may get the same number. */
+static void drop_socket(struct session *s)
+{
+	if (s->sock < 0)
+		return;
+	uv_close((uv_handle_t *)&s->sock_poll, handle_closed);
+	close(s->sock);
+	s->sock = -1;
 }
 
 static void session_end(struct session *s)
@@ -53,28 +63,19 @@ static void session_end(struct session *s)
 	if (s->next)
 		s->next->at = s->at;
 	b->n_sessions--;
-	s->closing = 1;
-	if (s->pidfd >= 0) {
-		s->closing++;
+	drop_socket(s);
+	if (s->pidfd >= 0)
 		uv_close((uv_handle_t *)&s->pid_poll, handle_closed);
-	}
-	uv_close((uv_handle_t *)&s->sock_poll, handle_closed);
-	if (s->sock >= 0)
-		close(s->sock);
-	s->sock = -1;
 	b->changed(b);
 }
 
 /* The socket is of no more use. Alive and still holding something: wait for its death. */
 static void hang_up(struct session *s)
 {
-	if (s->pidfd < 0 || !s->objects) {
+	if (s->pidfd < 0 || !s->objects)
 		session_end(s);
-		return;
-	}
-	uv_poll_stop(&s->sock_poll);
-	close(s->sock);
-	s->sock = -1;
+	else
+		drop_socket(s);
 }
 
 static void on_pidfd(uv_poll_t *h, int status, int events)
@@ -185,9 +186,11 @@ int session_start(struct broker *b, int sock)
 		s->next->at = &s->next;
 	b->sessions = s;
 	b->n_sessions++;
+	s->handles = 1;
 	uv_poll_start(&s->sock_poll, UV_READABLE | UV_DISCONNECT, on_socket);
 	if (s->pidfd >= 0) {
 		uv_poll_init(b->loop, &s->pid_poll, s->pidfd);
+		s->handles++;
 		s->pid_poll.data = s;
 		uv_poll_start(&s->pid_poll, UV_READABLE, on_pidfd);
 	}

@@ -43,7 +43,7 @@ struct session {
 	int sock;  /* -1: the client has hung up */
 	int pidfd; /* -1: the kernel cannot tell of its death */
 	int greeted;
-	int closing; /* handles not closed yet */
+	int handles; /* of libuv, not closed yet */
 	uv_poll_t sock_poll, pid_poll;
 	struct owner owner;
 	struct object *objects;

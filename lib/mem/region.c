@@ -122,7 +122,7 @@ int leat__prefault(void *addr, uint64_t size, int write)
 }
 
 /* Map what create or open has found, and do what the flags ask. */
-static int map(struct leat_region *r)
+int leat__region_map(struct leat_region *r)
 {
 	int prot = PROT_READ | (r->flags & LEAT_RDONLY ? 0 : PROT_WRITE);
 	int e;
@@ -200,7 +200,7 @@ int leat_region_create(const struct leat_region_opts *opts, struct leat_region *
 		}
 	}
 	if (e >= 0)
-		e = map(r);
+		e = leat__region_map(r);
 	if (e < 0) {
 		leat_region_close(r);
 		return e;
@@ -225,7 +225,7 @@ int leat_region_open(const struct leat_region_opts *opts, struct leat_region **r
 	r->size = o.size;
 	e = kinds[o.kind]->open(r, &o);
 	if (e >= 0)
-		e = map(r);
+		e = leat__region_map(r);
 	if (e < 0) {
 		leat_region_close(r);
 		return e;

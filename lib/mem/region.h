@@ -36,6 +36,8 @@ struct leat__region_kind {
 extern const struct leat__region_kind leat__region_memfd, leat__region_posix, leat__region_file,
 	leat__region_anon, leat__region_sysv;
 
+/* Map what create() or open() found, as r->flags say; once. */
+int leat__region_map(struct leat_region *r);
 /* Reserve @size bytes of the file behind @fd: no signal, no half. -ENOSPC, -EFBIG, -ENOMEM, ... */
 int leat__reserve(int fd, uint64_t size, const char *what, const char *name);
 /* Would @size bytes of memory still fit (cgroup, MemAvailable)? -ENOMEM naming the limit. */

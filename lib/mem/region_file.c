@@ -82,6 +82,8 @@ static int create(struct leat_region *r, const struct leat_region_opts *o)
 		e = leat__reserve(r->fd, r->size, "create region", path);
 	if (e == 0)
 		e = leat__run_init(r->fd, NULL, r, o);
+	if (e == 0)
+		e = leat__region_map(r); /* nothing that may fail comes after the name */
 	if (e == 0) {
 		e = give_name(r->fd, temp, path);
 		if (e < 0)

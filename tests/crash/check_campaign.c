@@ -192,6 +192,37 @@ static int all_know_each_other(struct leat *l)
 	return leat_stat(l, ledger->name, &st, NULL, NULL) == 0 && st.publishers == PUBS && st.subscribers == SUBS;
 }
 
+static int tell_peer(const struct leat_peer *p, void *arg)
+{
+	(void)arg;
+	fprintf(stderr, "# role %u id %llu pid %d alive %u count %llu lag %llu\n", p->role, (unsigned long long)p->id, p->pid,
+		p->alive, (unsigned long long)p->count, (unsigned long long)p->lag);
+	return 0;
+}
+
+static void wait_for_all(struct leat *l)
+{
+	struct leat_stat st = {.struct_size = sizeof(st)};
+	uint64_t until = leat__now() + 10 * SEC;
+	int e;
+
+	while (!all_know_each_other(l)) {
+		if (leat__now() < until) {
+			usleep(1000);
+			continue;
+		}
+		e = leat_stat(l, ledger->name, &st, tell_peer, NULL);
+		fprintf(stderr, "# %d: %u publishers, %u draining, %u subscribers\n", e, st.publishers, st.draining,
+			st.subscribers);
+		for (unsigned i = 0; i < PUBS + SUBS; i++)
+			fprintf(stderr, "# client %u is process %d, ready %d\n", i, (int)clients[i],
+				i < PUBS ? (int)ledger->ready[i] : ledger->sub[i - PUBS].born != 0);
+		if (getenv("LEAT_DEBUG"))
+			pause();
+		ck_abort_msg("they do not all find each other");
+	}
+}
+
 /* A client that ended by itself has found something wrong. */
 static void all_live(void)
 {
@@ -240,18 +271,18 @@ START_TEST(killed_at_random_nothing_is_lost_and_nothing_is_left)
 	dir = count_files(tmp_dir());
 	for (unsigned i = 0; i < PUBS + SUBS; i++)
 		spawn(i);
-	eventually(all_know_each_other(l));
+	wait_for_all(l);
 	for (int i = 0; i < kills; i++) {
 		unsigned victim = (unsigned)(rnd() % (PUBS + SUBS));
 
 		usleep((useconds_t)(rnd() % 20000));
 		all_live();
 		if (i % 16 == 15) {
-			eventually(all_know_each_other(l));
+			wait_for_all(l);
 			broker_kill(SIGKILL);
 			usleep((useconds_t)(rnd() % 100000));
 			broker_start("--linger", "0", NULL);
-			eventually(all_know_each_other(l));
+			wait_for_all(l);
 			done[2]++;
 			continue;
 		}
@@ -261,7 +292,7 @@ START_TEST(killed_at_random_nothing_is_lost_and_nothing_is_left)
 		if (i % 500 == 499)
 			fprintf(stderr, "# %d of %d kills\n", i + 1, kills);
 	}
-	eventually(all_know_each_other(l));
+	wait_for_all(l);
 	leat__store_release(&ledger->stop, 1);
 	for (unsigned i = 0; i < PUBS; i++)
 		child_ok(clients[i]);

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One program's use of nearly everything in libleat, run by check_exhaust.c under limits and with fault.c
+ * preloaded: scenario DOMAIN FAMILY fails the first call of FAMILY, then the second, and so on, until a run
+ * needs no more of them; scenario DOMAIN - runs once under whatever limits it was given, and may fail. Every
+ * error must have its sentence; after every run nothing may be open, mapped or wedged.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <leat.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+extern void fault_arm(const char *family, long k) __attribute__((weak));
+extern int fault_hits(void) __attribute__((weak));
+
+static const char *domain;
+static char name[64];
+static int failures;
+static char why[512];
+
+/* Did it work? If not it says why, in a sentence. */
+static int works(int e)
+{
+	if (e >= 0)
+		return 1;
+	failures++;
+	if (!leat_why()[0]) {
+		fprintf(stderr, "an error without a sentence: %d\n", e);
+		_exit(3);
+	}
+	snprintf(why, sizeof(why), "%s", leat_why());
+	return 0;
+}
+
+static void wrong(const char *what)
+{
+	fprintf(stderr, "wrong: %s\n", what);
+	_exit(4);
+}
+
+static void regions(void)
+{
+	static const enum leat_region_kind kinds[] = {LEAT_MEMFD, LEAT_POSIX, LEAT_FILE, LEAT_ANON, LEAT_SYSV};
+	char path[128];
+
+	for (unsigned i = 0; i < 5; i++) {
+		struct leat_region_opts o = {.struct_size = sizeof(o), .kind = kinds[i], .size = 16384};
+		struct leat_region *r;
+
+		if (kinds[i] == LEAT_POSIX || kinds[i] == LEAT_FILE) {
+			snprintf(path, sizeof(path), kinds[i] == LEAT_POSIX ? "/leat-%d" : "/tmp/leat-%d", (int)getpid());
+			o.name = path;
+		}
+		if (!works(leat_region_create(&o, &r)))
+			continue;
+		if (works(leat_mutex_init(leat_region_addr(r))) &&
+		    works(leat_mutex_lock(r, leat_region_addr(r), 1000000)))
+			works(leat_mutex_unlock(r, leat_region_addr(r)));
+		leat_region_close(r);
+		if (o.name)
+			works(leat_region_unlink(o.kind, o.name));
+	}
+}
+
+static void by_hand(void)
+{
+	struct leat_pub_opts po = {.struct_size = sizeof(po), .capacity = 4096};
+	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD};
+	struct leat_region *r;
+	struct leat_pub *p = NULL;
+	struct leat_sub *s = NULL;
+	uint64_t data, control, n = 7;
+
+	if (!works(leat_ring_plan(&po, &data, &control)))
+		return;
+	o.size = data + control;
+	if (!works(leat_region_create(&o, &r)))
+		return;
+	if (works(leat_ring_create(r, NULL, &po, &p)) && works(leat_ring_open(r, NULL, NULL, &s)) &&
+	    works(leat_send(p, &n, 8, 0))) {
+		n = 0;
+		if (works(leat_recv(s, &n, 8, NULL, 0)) && n != 7)
+			wrong("by hand");
+	}
+	leat_sub_close(s);
+	leat_pub_close(p);
+	leat_region_close(r);
+}
+
+static int count(const struct leat_stat *st, void *arg)
+{
+	(void)st;
+	++*(int *)arg;
+	return 0;
+}
+
+static void channels(void)
+{
+	struct leat_pub_opts po = {.struct_size = sizeof(po), .capacity = 8192, .max_size = 5000, .grace_ns = 1000000};
+	struct leat_stat st = {.struct_size = sizeof(st)};
+	struct leat_pub *p = NULL, *second = NULL;
+	struct leat_sub *s = NULL;
+	struct leat *l;
+	char big[5000];
+	const void *at;
+	uint64_t n;
+	int any = 0;
+
+	if (!works(leat_open(domain, &l)))
+		return;
+	if (works(leat_sub_open(l, name, NULL, &s)) && works(leat_pub_open(l, name, &po, &p))) {
+		int got = 0;
+
+		works(leat_sub_fd(s));
+		memset(big, 7, sizeof(big));
+		for (uint64_t i = 0; i < 40; i++)
+			if (works(leat_send(p, &i, 8, 100000000)))
+				got++;
+		if (!works(leat_send(p, big, sizeof(big), 100000000)))
+			got = -1000;
+		/* What was sent arrives, if the ring could be mapped at all; it may take a second try. */
+		for (uint64_t i = 0, tries = 0; i < 40 && got > 0 && tries < 100;) {
+			int e = leat_recv(s, &n, 8, NULL, 20000000);
+
+			if (e < 0) {
+				tries++;
+				works(e);
+			} else if (n != i++) {
+				wrong("a message");
+			}
+		}
+		if (works(leat_peek(s, &at, NULL, 100000000)) && works(leat_retain(s, &at)))
+			works(leat_drop(s, at));
+		works(leat_pub_open(l, name, NULL, &second));
+		works(leat_latest(s, big, sizeof(big), NULL) == -EAGAIN ? 0 : 0);
+		works(leat_stat(l, name, &st, NULL, NULL));
+		works(leat_list(l, NULL, count, &any));
+	}
+	leat_close(l);
+}
+
+static int entries(const char *path)
+{
+	DIR *d = opendir(path);
+	int n = 0;
+
+	while (d && readdir(d))
+		n++;
+	if (d)
+		closedir(d);
+	return n;
+}
+
+static int mappings(void)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	char line[512];
+	int n = 0;
+
+	while (f && fgets(line, sizeof(line), f))
+		n += strstr(line, "leat-") != NULL || strstr(line, "SYSV") != NULL;
+	if (f)
+		fclose(f);
+	return n;
+}
+
+static void everything(void)
+{
+	static int run;
+
+	snprintf(name, sizeof(name), "scenario/%d/%d", (int)getpid(), run++);
+	failures = 0;
+	regions();
+	by_hand();
+	channels();
+}
+
+static void *on_small_stack(void *arg)
+{
+	everything();
+	return arg;
+}
+
+static void nothing_is_left(const char *when, int fds, long k)
+{
+	if (entries("/proc/self/fd") != fds || mappings()) {
+		fprintf(stderr, "%s %ld: %d descriptors, %d were; %d mappings; the error was: %s\n", when, k,
+			entries("/proc/self/fd"), fds, mappings(), why);
+		_exit(5);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	int fds, hits;
+	long k = 0, failed = 0;
+
+	if (argc != 3)
+		return 2;
+	domain = argv[1];
+	everything(); /* once: what is initialized once, is */
+	fds = entries("/proc/self/fd");
+	if (!strcmp(argv[2], "-"))
+		return 0;
+	if (failures) {
+		fprintf(stderr, "without a fault: %s\n", why);
+		return 6;
+	}
+	if (!strcmp(argv[2], "stack")) {
+		pthread_attr_t a;
+		pthread_t t;
+
+		pthread_attr_init(&a);
+		pthread_attr_setstacksize(&a, 65536);
+		if (pthread_create(&t, &a, on_small_stack, NULL) || pthread_join(t, NULL))
+			return 7;
+		return failures != 0;
+	}
+	do {
+		fault_arm(argv[2], ++k);
+		everything();
+		hits = fault_hits();
+		fault_arm("none", 0);
+		failed += failures > 0;
+		nothing_is_left("failing call", fds, k);
+		if (!hits)
+			break;
+		/* And nothing is wedged. */
+		everything();
+		if (failures) {
+			fprintf(stderr, "after failing call %ld of %s: %s\n", k, argv[2], why);
+			return 8;
+		}
+	} while (k < 5000);
+	fprintf(stderr, "%s: %ld calls failed, %ld of them were noticed\n", argv[2], k - 1, failed);
+	return k >= 5000;
+}
