@@ -8,6 +8,9 @@
  */
 #include <stdint.h>
 
+#ifdef LEAT__OTHER_ATOMICS /* the explorer's: tests/explore */
+#include LEAT__OTHER_ATOMICS
+#else
 #define leat__load_relaxed(p)     __atomic_load_n((p), __ATOMIC_RELAXED)
 #define leat__load_acquire(p)     __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define leat__store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
@@ -40,6 +43,7 @@ extern uint32_t leat__tsan_fence;
 #else
 #define leat__fence()         __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define leat__fence_acquire() __atomic_thread_fence(__ATOMIC_ACQUIRE)
+#endif
 #endif
 
 /* Be kind to the other hardware thread while spinning. */

@@ -11,7 +11,9 @@
 
 /* Looks at words that the writer moves are tried again so often, then done without: an honest writer is
  * caught up with in a few, a liar's or a damaged ring must not keep us. */
+#ifndef TRIES /* the explorer (tests/explore) has less patience */
 #define TRIES 64
+#endif
 #define HEELS      4 /* looks at tail in a row that found something at once */
 #define HEELS_STEP 64
 #define HEELS_MOST (4 * HEELS_STEP)
