@@ -148,8 +148,21 @@ def layout():
     report(r.returncode == 0 and len(rows) > 30, "leat-layout.7 has every offset right", r.stderr)
 
 
+def faults():
+    """Every row of leat(7)'s fault table names a test that there is."""
+    text = open(SRC + "/man/leat.7").read()
+    rows = re.findall(r"^\.Pq Pa (\w+) Ql (\w+)$", text, re.M)
+    missing = []
+    for program, test in rows:
+        files = glob.glob(f"{SRC}/tests/{program}.c") + glob.glob(f"{SRC}/tests/*/{program}.c")
+        if not any(f"START_TEST({test})" in open(f).read() for f in files):
+            missing.append(f"{program}: {test}")
+    report(len(rows) > 10 and not missing, "the faults in leat.7 name their tests", "\n".join(missing))
+
+
 lint()
 functions()
+faults()
 run_examples()
 options()
 layout()

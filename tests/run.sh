@@ -3,23 +3,31 @@
 #   sh tests/run.sh              every suite in its short form
 #   sh tests/run.sh SUITE...     some of them
 #   sh tests/run.sh full [SUITE...]   their long forms (hours)
-# Suites: unit channel cli api docs models, built with gcc; tests of these again as clang, asan (gcc, with
-# UBSan), tsan (clang), asan-clang, tsan-gcc, i386, aarch64 (unit, under emulation where need
-# be), and interop (32- and 64-bit programs exchange messages). Ends with the counts; exit 0 only if none failed.
+#   sh tests/run.sh crash        all that hunts for losses when something dies, stops, lies or runs out, with
+#                                the proofs, and its counts: suites crash, liars, models
+#   sh tests/run.sh campaign     the same in its long form
+# Suites: unit channel cli api docs crash models, built with gcc; liars (hostile programs, under ASan and UBSan);
+# tests of these again as clang, asan (gcc, with UBSan), tsan (clang), asan-clang, tsan-gcc, i386, aarch64 (unit,
+# under emulation where need be), and interop (32- and 64-bit programs exchange messages). Ends with the counts;
+# exit 0 only if none failed.
 set -u
 here=$(cd "$(dirname "$0")/.." && pwd)
 cd "$here" || exit 1
-all="unit channel cli api docs models clang asan tsan asan-clang tsan-gcc i386 aarch64 interop"
+all="unit channel cli api docs crash models clang asan tsan asan-clang tsan-gcc i386 aarch64 interop"
 
 if [ "${1:-}" = full ]; then
   export LEAT_FULL=1
   shift
 fi
+case "$*" in
+  crash) set -- crash liars models ;;
+  campaign) export LEAT_FULL=1; set -- crash liars models ;;
+esac
 want=${*:-$all}
 for s in $want; do
-  case " $all " in
+  case " $all liars " in
     *" $s "*) ;;
-    *) echo "tests/run.sh: there is no suite '$s'; there are: $all" >&2; exit 2 ;;
+    *) echo "tests/run.sh: there is no suite '$s'; there are: $all liars campaign" >&2; exit 2 ;;
   esac
 done
 
@@ -44,7 +52,7 @@ run() {
   name=$1; shift
   rm -f "build/$name/meson-logs/testlog.json"
   # One at a time: most suites are several processes already, and measure time.
-  meson test -C "build/$name" --no-rebuild --num-processes 1 --print-errorlogs "$@" 2>&1 |
+  meson test -C "build/$name" --no-rebuild --num-processes "${processes:-1}" --print-errorlogs "$@" 2>&1 |
     grep -E '^ *[0-9]+/[0-9]+ |^not ok|^# ' | grep -v LEAT_SEED
   [ -f "build/$name/meson-logs/testlog.json" ] && cat "build/$name/meson-logs/testlog.json" >> "$log"
 }
@@ -119,8 +127,18 @@ skip=0
 for s in $want; do
   step "$s"
   case $s in
-    unit | channel | cli | api | docs | models)
+    unit | channel | cli | api | docs)
       build gcc --buildtype=debugoptimized && run gcc --suite "$s" || failed_builds=$((failed_builds + 1)) ;;
+    crash)
+      build gcc --buildtype=debugoptimized && run gcc --suite crash --suite fault ||
+        failed_builds=$((failed_builds + 1)) ;;
+    models) # nothing there measures time
+      build gcc --buildtype=debugoptimized && processes=2 && run gcc --suite models ||
+        failed_builds=$((failed_builds + 1))
+      processes=1 ;;
+    liars)
+      build asan --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false &&
+        UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 run asan hostile || failed_builds=$((failed_builds + 1)) ;;
     clang)
       CC=clang build clang --buildtype=release && run clang --suite unit --suite channel ||
         failed_builds=$((failed_builds + 1)) ;;
@@ -155,6 +173,7 @@ step "all"
 python3 - "$log" "$failed_builds" <<'P'
 import json, re, sys
 ok = bad = skipped = 0
+points = states = kills = explored = mutants = 0
 lines = []
 for line in open(sys.argv[1]):
     t = json.loads(line)
@@ -176,11 +195,23 @@ for line in open(sys.argv[1]):
         print(f"skipped in {t['name']}: {m}")
     ok += good
     bad += no
+    both = text + (t.get("stderr") or "")
+    for a, b in re.findall(r"# POINTS (\d+) STATES (\d+)", both):
+        points += int(a)
+        states += int(b)
+    kills += sum(map(int, re.findall(r"# (\d+) kills, \d+ messages", both)))
+    kills += sum(sum(map(int, m)) for m in re.findall(r"# killed (\d+) publishers, (\d+) subscribers, (\d+) brokers", both))
+    explored += sum(map(int, re.findall(r"^ok .*messages, (\d+) states, \d+ runs\)", text, re.M)))
+    mutants += len(re.findall(r"^ok .*: found \(", text, re.M))
 bad += int(sys.argv[2])
 for l in lines:
     print("FAILED " + l)
 if int(sys.argv[2]):
     print(f"FAILED: {sys.argv[2]} suites were not built or run")
+if points:
+    print(f"killed at {points} instructions ({states} distinct states of shared memory), {kills} more kills at random")
+if explored:
+    print(f"explored {explored} states of the ring's code; {mutants} mutants of it were found")
 print(f"{ok} passed, {bad} failed, {skipped} skipped")
 sys.exit(bad != 0 or ok == 0)
 P

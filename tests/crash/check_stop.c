@@ -216,8 +216,6 @@ int main(void)
 	TCase *tc = leak_checked(s, "stop", full() ? 600 : 120);
 
 	tcase_add_loop_test(tc, who_is_stopped_is_not_dead, 0, sizeof(stops) / sizeof(stops[0]));
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	test(tc, no_wait_is_by_the_clock_on_the_wall);
-#endif
 	return run_suite(s);
 }
