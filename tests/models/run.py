@@ -28,6 +28,9 @@ checks = [  # sentence, model, flags, outcome, long
     ("blocks under overwrite", "blocks", ["-DOVER"], HOLDS, True),
     ("blocks, a late joiner with history", "blocks", ["-DLATE", "-DRESCAN", "-DCAP=4"], HOLDS, True),
     ("a ring table entry is reused", "entry", [], HOLDS, False),
+    ("two publishers notify one sleeper, and one of them all is killed", "notifiers", ["-DNR=1"], HOLDS, False),
+    ("two publishers notify two sleepers, and one of them all is killed", "notifiers", ["-DNMSG=1"], HOLDS, True),
+    ("a publisher goes over to a restarted broker", "move", [], HOLDS, False),
 ]
 mutations = [
     ("ring", SPLIT, ["NOFW", "NOFR"]),
@@ -44,6 +47,10 @@ mutations = [
                             "LEG1"]),
     ("entry", [], ["NOPEND", "NODONEREL", "CURAFTER", "ANYDONE", "NOBCUR", "REPLYFIRST", "NOFW", "NOFR",
                    "MIDGRANT"]),
+]
+mutations += [
+    ("notifiers", ["-DNMSG=1"], ["HEAVYLESS", "NOTOLL", "TOLLIFBIT", "ONCE"]),
+    ("move", [], ["LINEFIRST", "EARLY", "NOPOS"]),
 ]
 for model, flags, names in mutations:
     for m in names:
