@@ -112,6 +112,25 @@ static int give_life(const struct session *s, struct reply *r)
 	return 0;
 }
 
+/* A client that has lost its socket, not its life, comes again: what it held is its own. 1 that was so. */
+static int resume(struct session *s, uint64_t client, uint64_t instance)
+{
+	struct session *old = session_find(s->b, client);
+
+	if (!client || instance != s->b->instance || !old || old == s || old->owner.pid != s->owner.pid ||
+	    old->owner.uid != s->owner.uid)
+		return 0;
+	s->owner = old->owner;
+	s->objects = old->objects;
+	s->next_object = old->next_object;
+	old->objects = NULL;
+	for (struct object *o = s->objects; o; o = o->next)
+		if (o->kind == SUBSCRIBER)
+			o->channel->slots[o->slot].owner = &s->owner;
+	session_end(old);
+	return 1;
+}
+
 static int do_hello(struct session *s, struct leat__in *in, struct leat__packet *p,
 		    struct reply *r)
 {
@@ -130,7 +149,8 @@ static int do_hello(struct session *s, struct leat__in *in, struct leat__packet 
 				  min, max, LEAT__WIRE_MIN, LEAT__WIRE_MAX);
 	if (leat__wire_get_text(in, LEAT__T_PROGRAM, s->owner.program, sizeof(s->owner.program)) < 0)
 		strcpy(s->owner.program, "?");
-	e = give_life(s, r);
+	/* Its life is the one it has. */
+	e = resume(s, get_u64(in, LEAT__T_CLIENT), get_u64(in, LEAT__T_INSTANCE)) ? 0 : give_life(s, r);
 	if (e < 0)
 		return e;
 	s->greeted = 1;

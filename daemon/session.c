@@ -51,7 +51,16 @@ static void drop_socket(struct session *s)
 	s->sock = -1;
 }
 
-static void session_end(struct session *s)
+struct session *session_find(const struct broker *b, uint64_t client)
+{
+	struct session *s = b->sessions;
+
+	while (s && s->owner.client != client)
+		s = s->next;
+	return s;
+}
+
+void session_end(struct session *s)
 {
 	struct broker *b = s->b;
 

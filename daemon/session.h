@@ -23,6 +23,10 @@ struct broker {
 
 /* Serve the client on @sock, which the session owns from now on, whatever the answer. */
 int session_start(struct broker *b, int sock);
+/* The session of a client, NULL. */
+struct session *session_find(const struct broker *b, uint64_t client);
+/* The client is gone: its objects end. */
+void session_end(struct session *s);
 /* Say BYE to everybody and close. */
 void session_end_all(struct broker *b);
 

@@ -385,8 +385,9 @@ START_TEST(a_forging_subscriber_costs_messages_and_time_within_bounds)
 		stolen(steal);
 		good = publishers_come_and_go(l, name, s, leat__now() + (full() ? 600 : 4) * SEC);
 		if (!good)
-			ck_assert_msg(stolen(steal) > 10, "somebody was held up beyond his timeout and 100 ms");
+			fprintf(stderr, "# again: somebody was held up; %u %% of the time were stolen\n", stolen(steal));
 	}
+	ck_assert_msg(good, "again and again somebody is held up beyond his timeout and 100 ms");
 	leat__store_relaxed(&x.stop, 1);
 	pthread_join(t, NULL);
 	ok(leat_sub_stat(s, &st));
@@ -463,7 +464,7 @@ START_TEST(a_publisher_that_lies_all_the_time_harms_nobody_elses_messages)
 		child_kill(liar);
 	}
 	ck_assert_uint_gt(got, 100);
-	ck_assert_msg(!late || stolen(steal) > 10, "a receive was held up beyond its timeout and 100 ms, %d times", (int)late);
+	ck_assert_msg(late < 3 || stolen(steal) > 10, "a receive was held up beyond its timeout and 100 ms, %d times", (int)late);
 	leat_close(l);
 }
 END_TEST

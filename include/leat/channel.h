@@ -138,7 +138,7 @@ struct leat_sub_opts {
 struct leat_info {
 	uint64_t size;      /* bytes of the message */
 	uint64_t seq;       /* its number in its publisher's ring, from 0 */
-	uint64_t publisher; /* which ring */
+	uint64_t publisher; /* which publisher: the same number as long as it lives */
 	uint64_t lost;      /* messages lost since the one before, on all rings */
 };
 

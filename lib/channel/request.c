@@ -197,6 +197,11 @@ static int tie_up(struct leat *l, struct leat__packet *p, const struct leat__in 
 		e = leat__wire_get(in, LEAT__T_CLIENT, &t->client, sizeof(t->client));
 	if (e == 0)
 		e = leat__wire_get(in, LEAT__T_INSTANCE, &t->instance, sizeof(t->instance));
+	/* Our socket was lost, not the broker: all is as it was. */
+	if (e == 0 && l->tie && t->instance == l->tie->instance && t->client == l->tie->client) {
+		free(t);
+		return 0;
+	}
 	if (e < 0) {
 		free(t);
 		return e;
@@ -235,6 +240,10 @@ static int hello(struct leat *l, uint64_t deadline)
 	leat__wire_u32(&o, LEAT__T_VERSION_MIN, LEAT__WIRE_MIN);
 	leat__wire_u32(&o, LEAT__T_VERSION_MAX, LEAT__WIRE_MAX);
 	leat__wire_text(&o, LEAT__T_PROGRAM, program);
+	if (l->tie) { /* who we were, should it be the same broker */
+		leat__wire_u64(&o, LEAT__T_CLIENT, l->tie->client);
+		leat__wire_u64(&o, LEAT__T_INSTANCE, l->tie->instance);
+	}
 	e = exchange(l, &o, -1, &p, &in, deadline);
 	if (e < 0)
 		return e;
