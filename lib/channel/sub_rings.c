@@ -387,6 +387,14 @@ unsigned leat__sub_bells(struct leat_sub *s, uint32_t **bells)
 	return n;
 }
 
+static int is_over(const struct leat_sub *s, struct leat__attached *a)
+{
+	if (a->pending) /* its publisher died on the way: what counts is in the one before */
+		return a->dead && !leat__load_acquire(&a->r.ring->began);
+	/* Where it may go on elsewhere we want to have been told. */
+	return leat__reader_ended(&a->r, a->dead) && !(s->retry_at && leat__load_relaxed(&a->r.ring->moving));
+}
+
 /* Rings that have ended and are read to the end; 1 if any went. */
 int leat__sub_reap(struct leat_sub *s)
 {
@@ -395,9 +403,7 @@ int leat__sub_reap(struct leat_sub *s)
 	for (uint32_t i = 0; i < s->n;) {
 		struct leat__attached *a = s->rings[i];
 
-		/* Where it may go on elsewhere we want to have been told. */
-		if (a != s->peeked && leat__reader_ended(&a->r, a->dead) &&
-		    !(s->retry_at && leat__load_relaxed(&a->r.ring->moving))) {
+		if (a != s->peeked && is_over(s, a)) {
 			leat__sub_detach(s, i);
 			any = 1;
 		} else {
