@@ -164,14 +164,13 @@ static void victim_step(struct trace *t, long n)
 			t->inside++;
 			was_inside = 1;
 			victim_go(t, PTRACE_SINGLESTEP);
+		} else if ((ptrace(PTRACE_PEEKTEXT, t->pid, (void *)at, NULL) & 0xff) == 0xcc) {
+			t->ended = 1;
+			return;
 		} else if (was_inside) {
 			was_inside = 0;
 			victim_return(t);
 		} else {
-			if ((ptrace(PTRACE_PEEKTEXT, t->pid, (void *)at, NULL) & 0xff) == 0xcc) {
-				t->ended = 1;
-				return;
-			}
 			victim_go(t, PTRACE_SINGLESTEP);
 		}
 	}
@@ -608,14 +607,15 @@ static int broker_fds(void)
 static void every_instruction(const struct op *op, const char *kind)
 {
 	struct trace t;
-	int hot = op->kind == PUB || op->kind == SUB; /* and all of them in the long form */
-	long total, most = full() ? hot ? 6000 : 1500 : hot ? 100 : op->kind == REGION ? 20 : 50, done = 0;
+	long total, most, done = 0;
 	double step = 1;
 
 	point(op, &t, 1L << 40, kind);
 	ck_assert(t.ended);
 	total = t.inside;
 	ck_assert_int_gt(total, 0);
+	/* All of those of messages in the long form. */
+	most = full() ? op->kind == PUB || op->kind == SUB ? 6000 : 1500 : total > 2500 ? 25 : op->kind == REGION ? 12 : 75;
 	if (total > most)
 		step = (double)total / (double)most;
 	for (double at = 0; at <= (double)total; at += step, done++)
