@@ -28,6 +28,7 @@ checks = [  # sentence, model, flags, outcome, long
     ("blocks under overwrite", "blocks", ["-DOVER"], HOLDS, True),
     ("blocks, a late joiner with history", "blocks", ["-DLATE", "-DRESCAN", "-DCAP=4"], HOLDS, True),
     ("a ring table entry is reused", "entry", [], HOLDS, False),
+    ("a reader is killed, its slot is handed out again", "entry", ["-DDIE"], HOLDS, False),
     ("two publishers notify one sleeper, and one of them all is killed", "notifiers", ["-DNR=1"], HOLDS, False),
     ("two publishers notify two sleepers, and one of them all is killed", "notifiers", ["-DNMSG=1"], HOLDS, True),
     ("a publisher goes over to a restarted broker", "move", [], HOLDS, False),
@@ -50,6 +51,7 @@ mutations = [
 ]
 mutations += [
     ("notifiers", ["-DNMSG=1"], ["HEAVYLESS", "NOTOLL", "TOLLIFBIT", "ONCE"]),
+    ("entry", ["-DDIE"], ["FREEFIRST"]),
     ("move", [], ["LINEFIRST", "EARLY", "NOPOS"]),
 ]
 for model, flags, names in mutations:
