@@ -29,25 +29,26 @@ static const char *in_build(const char *file)
 
 /* ---- namespaces ---- */
 
+/* Other temporary files, other shared memory; of the test's directory only the broker's socket, at its place. (Not
+ * all of /tmp: the programs themselves may lie there.) */
 static void hide_all_but_the_socket(const char *sock)
 {
-	char keep[300];
+	char keep[300], dir[300];
 	int fd;
 
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+	snprintf(dir, sizeof(dir), "%s", sock);
+	*strrchr(dir, '/') = 0;
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || mount("none", "/dev/shm", "tmpfs", 0, "size=64k") < 0)
 		_exit(120);
-	/* The socket moves to where the new /tmp will have it. */
-	snprintf(keep, sizeof(keep), "/run/leat-world.%d", (int)getpid());
+	snprintf(keep, sizeof(keep), "/dev/shm/kept.sock");
 	fd = open(keep, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
 	if (fd < 0 || close(fd) < 0 || mount(sock, keep, NULL, MS_BIND, NULL) < 0 ||
-	    mount("none", "/tmp", "tmpfs", 0, "size=1m") < 0 || mount("none", "/dev/shm", "tmpfs", 0, "size=64k") < 0)
+	    mount("none", dir, "tmpfs", 0, "size=1m") < 0)
 		_exit(121);
-	fd = open("/tmp/only.sock", O_CREAT | O_RDWR | O_CLOEXEC, 0600);
-	if (fd < 0 || close(fd) < 0 || mount(keep, "/tmp/only.sock", NULL, MS_BIND, NULL) < 0)
+	fd = open(sock, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+	if (fd < 0 || close(fd) < 0 || mount(keep, sock, NULL, MS_BIND, NULL) < 0 || umount2(keep, MNT_DETACH) < 0)
 		_exit(122);
-	umount2(keep, MNT_DETACH);
 	unlink(keep);
-	setenv("LEAT_BROKER", "/tmp/only.sock", 1);
 }
 
 /* A peer in namespaces of its own; as pid 1 where there is a new pid namespace. */
