@@ -4,7 +4,8 @@
  * of four small messages, with a store buffer each (x86-TSO). Every access to shared memory is a choice: which
  * thread goes on, or whose oldest store reaches memory. Payload reaches memory at once, as with non-temporal
  * stores, which is more than x86 may do with others. Depth-first, from the start each time, and never twice on
- * from the same state: memory, buffers, and the threads' stacks and handles.
+ * from the same state: memory, buffers, and the threads' stacks and handles. In every state of some scenarios the
+ * reader, or the writer, is killed besides, and the other must get on.
  *
  * explore [SCENARIO...]: TAP; x86-64 only. The bound of each scenario is its number of messages.
  */
@@ -90,6 +91,7 @@ static struct {
 	int writer_done, started, counted;
 	const uint64_t *held;
 } facts;
+static int killed; /* one of the two, in what follows */
 
 static uint64_t explore_now(void)
 {
@@ -191,7 +193,7 @@ static void put_payload(void *at, uint64_t v)
 
 static void writer_sends(void)
 {
-	for (uint64_t i = 0; i < (uint64_t)messages;) {
+	for (uint64_t i = facts.sent; i < (uint64_t)messages;) {
 		unsigned char *quick = large ? NULL : leat__writer_begin(&w, 8);
 		void *at;
 
@@ -264,8 +266,10 @@ static void reads_from_the_beginning(void)
 {
 	leat__reader_begin(&r, LEAT__WORD(1, 0), 1);
 	reads_to_the_end();
-	MUST(facts.got == (uint64_t)messages && !facts.lost, "%llu of %d messages came, %llu lost",
-	     (unsigned long long)facts.got, messages, (unsigned long long)facts.lost);
+	/* Of a writer that is killed, all that it knows to have sent, and maybe the one it was at. */
+	MUST((facts.got == (uint64_t)messages || (killed && facts.got >= facts.sent)) && !facts.lost,
+	     "%llu of %llu messages came, %llu lost", (unsigned long long)facts.got, (unsigned long long)facts.sent,
+	     (unsigned long long)facts.lost);
 }
 
 static void joins(enum leat_from from)
@@ -367,16 +371,17 @@ static const struct scenario {
 	uint64_t grace;
 	unsigned large, n_blocks;
 	uint64_t ahead; /* so many are sent before the reader comes */
+	int kills;      /* in every state: the reader dies; 2: or the writer */
 } scenarios[] = {
-	{"wait", "a reader that is waited for gets every message", reads_from_the_beginning, 7, 0, 0, 0, 0, 0},
-	{"join", "a reader joins, leaves, and joins again", joins_and_leaves, 5, 0, 0, 0, 0, 0},
-	{"history", "a reader joins again where history begins: what it could not get is counted", joins_with_history, 3, 0, 0, 0, 0, 0},
-	{"overwrite", "an observer of a ring that overwrites: received + lost = sent", observes, 5, LEAT__OVERWRITE, 0, 0, 0, 0},
-	{"evict", "a reader is evicted and comes back: received + lost = sent", is_evicted, 5, 0, 1, 0, 0, 0},
-	{"peek_blocks", "messages in blocks come whole, all of them", reads_from_the_beginning, 4, 0, 0, 32, 2, 0},
-	{"peek_over", "and whole or counted where they are overwritten", observes, 3, LEAT__OVERWRITE, 0, 32, 1, 1},
-	{"blocks", "blocks are retained while the writer goes on", retains, 4, 0, 0, 32, 2, 0},
-	{"blocks_over", "the same where it overwrites", retains, 3, LEAT__OVERWRITE, 0, 32, 2, 0},
+	{"wait", "a reader that is waited for gets every message", reads_from_the_beginning, 7, 0, 0, 0, 0, 0, 2},
+	{"join", "a reader joins, leaves, and joins again", joins_and_leaves, 5, 0, 0, 0, 0, 0, 1},
+	{"history", "a reader joins again where history begins: what it could not get is counted", joins_with_history, 3, 0, 0, 0, 0, 0, 0},
+	{"overwrite", "an observer of a ring that overwrites: received + lost = sent", observes, 5, LEAT__OVERWRITE, 0, 0, 0, 0, 0},
+	{"evict", "a reader is evicted and comes back: received + lost = sent", is_evicted, 5, 0, 1, 0, 0, 0, 1},
+	{"peek_blocks", "messages in blocks come whole, all of them", reads_from_the_beginning, 4, 0, 0, 32, 2, 0, 2},
+	{"peek_over", "and whole or counted where they are overwritten", observes, 3, LEAT__OVERWRITE, 0, 32, 1, 1, 0},
+	{"blocks", "blocks are retained while the writer goes on", retains, 4, 0, 0, 32, 2, 0, 1},
+	{"blocks_over", "the same where it overwrites", retains, 3, LEAT__OVERWRITE, 0, 32, 2, 0, 0},
 };
 static const struct scenario *playing;
 
@@ -387,8 +392,11 @@ static void body(int i)
 	else
 		playing->reader();
 	threads[i].done = 1;
-	for (;;)
+	for (;;) {
 		yield();
+		if (i == 0 && killed) /* the reader: and there are more to send */
+			writer_sends();
+	}
 }
 
 static void writer_body(void)
@@ -510,7 +518,91 @@ static uint64_t state(void)
 }
 
 static uint64_t *seen;
-static unsigned long n_seen, n_runs;
+static unsigned long n_seen, n_runs, n_kills;
+
+/* ---- one of the two is killed ---- */
+
+#define EACH_PART(X) X(ring_memory) X(control) X(w) X(r) X(writers_blocks) X(laggards) X(facts)
+#define PART(v)      __typeof__(v) v;
+#define KEEP(v)      memcpy(&kept.v, &(v), sizeof(v));
+#define RESTORE(v)   memcpy(&(v), &kept.v, sizeof(v));
+static struct {
+	EACH_PART(PART)
+	struct thread threads[2];
+} kept;
+
+static void copy_thread(int i, struct thread *to, const struct thread *from)
+{
+	size_t at = (size_t)((const unsigned char *)from->sp - threads[i].stack);
+
+	memcpy(to, from, offsetof(struct thread, stack));
+	memcpy(to->stack + at, from->stack + at, STACK - at);
+}
+
+static void keep(void)
+{
+	EACH_PART(KEEP)
+	for (int i = 0; i < 2; i++)
+		copy_thread(i, &kept.threads[i], &threads[i]);
+}
+
+static void restore(void)
+{
+	EACH_PART(RESTORE)
+	for (int i = 0; i < 2; i++)
+		copy_thread(i, &threads[i], &kept.threads[i]);
+}
+
+enum { MORE = 8, ENOUGH = 4000 }; /* messages after a death: twice around; and how long they may take */
+
+/* The reader dies. What it had stored comes to memory; then the broker does what it does for the dead, and the
+ * writer must get on, over all of the ring and every block. */
+static void reader_dies(void)
+{
+	killed = 1;
+	n_kills++;
+	messages += MORE;
+	while (threads[1].n)
+		flush_one(&threads[1]);
+	control.lines[0].state = LEAT__WORD(1, LEAT__DONE);
+	memset(control.slots[0].held, 0, sizeof(control.slots[0].held));
+	for (int i = 0; i < ENOUGH && facts.sent < (uint64_t)messages; i++)
+		make(GO_0);
+	MUST(facts.sent == (uint64_t)messages, "the reader was killed, and the writer stands at message %llu",
+	     (unsigned long long)facts.sent);
+	for (uint32_t i = 0; i < w.g.n_blocks && !wrong; i++)
+		MUST(ring_memory.words[i] > kept.ring_memory.words[i] + 1,
+		     "the reader was killed, and block %u is not used again", (unsigned)i);
+	messages -= MORE;
+	killed = 0;
+}
+
+/* The writer dies: what was sent comes, once and in order, and there is an end. */
+static void writer_dies(void)
+{
+	killed = 1;
+	n_kills++;
+	while (threads[0].n)
+		flush_one(&threads[0]);
+	facts.writer_done = 1;
+	for (int i = 0; i < ENOUGH && !threads[1].done; i++)
+		make(GO_1);
+	MUST(threads[1].done, "the writer was killed, and the reader finds no end");
+	killed = 0;
+}
+
+static void one_dies(const struct scenario *s)
+{
+	if (!s->kills)
+		return;
+	keep();
+	reader_dies();
+	restore();
+	if (s->kills == 2 && !wrong) {
+		writer_dies();
+		restore();
+	}
+}
 
 /* 1: new. */
 static int remember(uint64_t h)
@@ -540,6 +632,9 @@ static int run(const struct scenario *s, int prefix)
 
 		if (depth >= prefix) {
 			if (wrong || depth == DEPTH || n_seen > TABLE / 2 || !remember(state()))
+				break;
+			one_dies(s);
+			if (wrong)
 				break;
 			others[depth] = 0;
 			for (int k = CHOICES - 1; k >= 0; k--)
@@ -578,7 +673,7 @@ static int explore(const struct scenario *s)
 	int depth = 0, prefix = 0;
 
 	memset(seen, 0, TABLE * sizeof(*seen));
-	n_seen = n_runs = 0;
+	n_seen = n_runs = n_kills = 0;
 	for (;;) {
 		depth = run(s, prefix);
 		if (wrong) {
@@ -614,8 +709,8 @@ int main(int argc, char **argv)
 		if (!wanted)
 			continue;
 		r1 = explore(s);
-		printf("%s %d - %s: %s (%d messages, %lu states, %lu runs)%s%s\n", r1 == 1 ? "ok" : "not ok", ++n, s->name,
-		       s->what, s->messages, n_seen, n_runs, r1 == 1 ? "" : ": ", r1 == 1 ? "" : wrong ? wrong : "too much");
+		printf("%s %d - %s: %s (%d messages, %lu states, %lu runs, %lu kills)%s%s\n", r1 == 1 ? "ok" : "not ok", ++n, s->name,
+		       s->what, s->messages, n_seen, n_runs, n_kills, r1 == 1 ? "" : ": ", r1 == 1 ? "" : wrong ? wrong : "too much");
 		fflush(stdout);
 		bad += r1 != 1;
 	}
