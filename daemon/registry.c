@@ -153,23 +153,43 @@ int ring_verify(const struct registry *reg, int fd, const struct leat__geometry 
 	return 0;
 }
 
+static struct leat__line *lines_of(const struct ring *ring)
+{
+	return leat__ctrl_lines(ring->channel->shm, &ring->channel->g, ring->entry);
+}
+
+/* Has the group in this slot nothing more to claim? */
+static int all_claimed(const struct ring *ring, const struct leat__line *line)
+{
+	uint64_t tail, next = leat__load_acquire(&line->cursor) & ~UINT64_C(7);
+
+	return pread(ring->fd, &tail, sizeof(tail), offsetof(struct leat__ring_shm, tail)) == sizeof(tail) &&
+	       next == tail;
+}
+
+/* Does whoever has slot @i still need the ring, whose line there says @s? */
+static int needs(const struct ring *ring, uint32_t i, uint64_t s)
+{
+	const struct slot *slot = &ring->channel->slots[i];
+	int done = LEAT__RING_ID(s) != ring->id || LEAT__STATE(s) == LEAT__DONE;
+
+	switch (slot->mode) {
+	case LEAT__WAITING: return LEAT__STATE(s) != LEAT__DONE || LEAT__RING_ID(s) != ring->id;
+	case LEAT__GROUP: return !done && !all_claimed(ring, &lines_of(ring)[i]);
+	case LEAT__WORKER: return !done && (slot->owner || LEAT__IN(s, LEAT__BUSY));
+	default: return 0;
+	}
+}
+
 /* Who still has to read the ring; -1 nobody. */
 static int undrained_by(const struct ring *ring)
 {
-	const struct channel *ch = ring->channel;
-	struct leat__line *lines;
-
 	if (ring->entry == LEAT__NO_ENTRY)
 		return -1;
-	lines = leat__ctrl_lines(ch->shm, &ch->g, ring->entry);
-	for (uint32_t i = 0; i < ch->n_slots; i++) {
+	for (uint32_t i = 0; i < ring->channel->n_slots; i++)
 		/* Pairs with the release store of DONE: nothing of the reader's follows it. */
-		uint64_t s = leat__load_acquire(&lines[i].state);
-
-		if (ch->slots[i].mode == LEAT__WAITING &&
-		    !(LEAT__STATE(s) == LEAT__DONE && LEAT__RING_ID(s) == ring->id))
+		if (needs(ring, i, leat__load_acquire(&lines_of(ring)[i].state)))
 			return (int)i;
-	}
 	return -1;
 }
 
@@ -216,6 +236,7 @@ static void into_history(struct registry *reg, struct ring *ring)
 
 	leat__store_release(&leat__ctrl_entries(ch->shm)[ring->entry].word, UINT64_C(0));
 	ring->entry = LEAT__NO_ENTRY;
+	ring->groups_done = ch->groups;
 	for (struct ring *r = ch->rings; r; r = r->next)
 		if (r->entry == LEAT__NO_ENTRY) {
 			oldest = oldest ? oldest : r;
@@ -225,15 +246,8 @@ static void into_history(struct registry *reg, struct ring *ring)
 		ring_forget(reg, oldest);
 }
 
-static int free_entry(struct registry *reg, struct channel *ch)
+static int empty_entry(const struct channel *ch)
 {
-	struct ring *next;
-
-	for (struct ring *r = ch->rings; r; r = next) {
-		next = r->next;
-		if (r->state == LEAT__ENDED && r->entry != LEAT__NO_ENTRY && undrained_by(r) < 0)
-			into_history(reg, r);
-	}
 	for (uint32_t i = 0; i < ch->g.n_rings; i++) {
 		int taken = 0;
 
@@ -243,6 +257,30 @@ static int free_entry(struct registry *reg, struct channel *ch)
 			return (int)i;
 	}
 	return -1;
+}
+
+static void drained_into_history(struct registry *reg, struct channel *ch)
+{
+	struct ring *next;
+
+	for (struct ring *r = ch->rings; r; r = next) {
+		next = r->next;
+		if (r->state == LEAT__ENDED && r->entry != LEAT__NO_ENTRY && undrained_by(r) < 0) {
+			into_history(reg, r);
+			next = ch->rings; /* it may have forgotten any of them */
+		}
+	}
+}
+
+static int free_entry(struct registry *reg, struct channel *ch)
+{
+	drained_into_history(reg, ch);
+	return empty_entry(ch);
+}
+
+static const char *program_of(const struct slot *s)
+{
+	return s->owner ? s->owner->program : s->mode == LEAT__GROUP ? "a work queue's group" : "a worker that is gone";
 }
 
 static int table_full(const struct channel *ch)
@@ -255,8 +293,8 @@ static int table_full(const struct channel *ch)
 					  "channel %s: all %u publisher places are taken, one by a ring that "
 					  "%s (pid %d) has not drained: let it read, or open the channel first "
 					  "with a larger max_publishers",
-					  ch->name, ch->g.n_rings, ch->slots[by].owner->program,
-					  (int)ch->slots[by].owner->pid);
+					  ch->name, ch->g.n_rings, program_of(&ch->slots[by]),
+					  ch->slots[by].owner ? (int)ch->slots[by].owner->pid : 0);
 	}
 	return leat__fail(-EUSERS,
 			  "channel %s: all %u publisher places are taken, one by %s (pid %d): close one, or "
@@ -294,11 +332,13 @@ int ring_add(struct registry *reg, struct channel *ch, const struct ring_file *f
 	ring->entry = (uint32_t)entry;
 	ring->state = LEAT__LIVE;
 	ring->owner = *owner;
-	lines = leat__ctrl_lines(ch->shm, &ch->g, ring->entry);
+	lines = lines_of(ring);
 	for (uint32_t i = 0; i < ch->n_slots; i++) {
-		unsigned state = ch->slots[i].mode == LEAT__WAITING ? LEAT__ACTIVE : LEAT__WATCHES;
+		static const unsigned states[] = {[LEAT__WAITING] = LEAT__ACTIVE, [LEAT__OBSERVING] = LEAT__WATCHES,
+						  [LEAT__GROUP] = LEAT__SHARED, [LEAT__WORKER] = LEAT__IDLE};
+		unsigned state = states[ch->slots[i].mode];
 
-		if (!ch->slots[i].mode)
+		if (!ch->slots[i].mode || (ch->slots[i].mode == LEAT__WORKER && !ch->slots[i].owner))
 			continue;
 		/* The cursor before the state, the lines before LIVE, LIVE before the reply: a
 		 * subscriber loses nothing to the time it takes to map a new ring. */
@@ -337,50 +377,167 @@ void ring_end(struct registry *reg, struct ring *ring, uint64_t now)
 	changed(ring->channel);
 }
 
-int slot_grant(struct channel *ch, uint32_t mode, const struct owner *owner, uint32_t *ret)
+/* Does anybody still have a message in hand by this worker's lines, or by others as its holder? */
+static int in_hand(const struct channel *ch, uint32_t s)
 {
-	struct leat__slot *shm;
-	uint32_t s = 0;
+	for (const struct ring *r = ch->rings; r; r = r->next) {
+		if (r->entry == LEAT__NO_ENTRY)
+			continue;
+		for (uint32_t i = 0; i < ch->n_slots; i++) {
+			uint64_t word = leat__load_acquire(&lines_of(r)[i].state);
 
-	while (s < ch->n_slots && ch->slots[s].mode)
-		s++;
-	if (s == ch->g.n_slots)
+			if (ch->slots[i].mode == LEAT__WORKER && LEAT__RING_ID(word) == r->id &&
+			    LEAT__IN(word, LEAT__BUSY) && (i == s || LEAT__HOLDER(word) == s))
+				return 1;
+		}
+	}
+	return 0;
+}
+
+/* A worker that is gone leaves its slot when nothing is in hand by it; its lines are not used again. */
+static void worker_settle(struct channel *ch, uint32_t s)
+{
+	for (const struct ring *r = ch->rings; r; r = r->next) {
+		struct leat__line *line;
+		uint64_t word;
+
+		if (r->entry == LEAT__NO_ENTRY)
+			continue;
+		line = &lines_of(r)[s];
+		word = leat__load_acquire(&line->state);
+		if (LEAT__RING_ID(word) != r->id || !LEAT__IN(word, LEAT__BUSY))
+			leat__cas(&line->state, word, LEAT__WORD(r->id, LEAT__DONE));
+	}
+	if (in_hand(ch, s))
+		return;
+	ch->slots[s].mode = 0;
+	leat__store_relaxed(&leat__ctrl_slots(ch->shm, &ch->g)[s].mode, 0u);
+}
+
+static uint32_t slot_mode(struct channel *ch, uint32_t s)
+{
+	if (s < ch->n_slots && ch->slots[s].mode == LEAT__WORKER && !ch->slots[s].owner)
+		worker_settle(ch, s);
+	return s < ch->n_slots ? ch->slots[s].mode : 0;
+}
+
+/*
+ * A free slot: the lowest for a group, the highest above it for its workers, whose lines publishers look at after
+ * the group's; else the lowest. -EUSERS.
+ */
+static int slot_find(struct channel *ch, uint32_t mode, uint32_t group, uint32_t *ret)
+{
+	uint32_t n = ch->g.n_slots, s = 0, k;
+	struct slot *more;
+
+	if (mode == LEAT__WORKER)
+		for (s = n - 1; s > group && slot_mode(ch, s);)
+			s--;
+	else
+		while (s < n && slot_mode(ch, s))
+			s++;
+	if (s == n || (mode == LEAT__WORKER && s <= group)) {
+		for (k = 0; k < ch->n_slots && !ch->slots[k].owner;)
+			k++;
 		return leat__fail(-EUSERS,
 				  "channel %s: all %u subscriber places are taken, one by %s (pid %d): close "
 				  "one, or open the channel first with a larger max_subscribers",
-				  ch->name, ch->g.n_slots, ch->slots[0].owner->program,
-				  (int)ch->slots[0].owner->pid);
-	if (s == ch->n_slots) {
-		struct slot *more = realloc(ch->slots, (s + 1) * sizeof(*more));
-
+				  ch->name, n, k < ch->n_slots ? ch->slots[k].owner->program : "a work queue's group",
+				  k < ch->n_slots ? (int)ch->slots[k].owner->pid : 0);
+	}
+	if (s >= ch->n_slots) {
+		more = realloc(ch->slots, (s + 1) * sizeof(*more));
 		if (!more)
 			return leat__say(-ENOMEM, "the broker has no memory for another subscriber");
+		memset(more + ch->n_slots, 0, (s + 1 - ch->n_slots) * sizeof(*more));
 		ch->slots = more;
-		ch->n_slots++;
+		ch->n_slots = s + 1;
 	}
+	*ret = s;
+	return 0;
+}
+
+int slot_grant(struct channel *ch, uint32_t mode, const struct owner *owner, uint32_t group, uint32_t *ret)
+{
+	static const unsigned states[] = {[LEAT__WAITING] = LEAT__GRANTED, [LEAT__OBSERVING] = LEAT__WATCHES,
+					  [LEAT__GROUP] = LEAT__GRANTED, [LEAT__WORKER] = LEAT__IDLE};
+	struct leat__slot *shm;
+	uint32_t s = 0;
+	int e = slot_find(ch, mode, group, &s);
+
+	if (e < 0)
+		return e;
 	ch->grants = (ch->grants + 1) & 0xfff;
-	ch->slots[s] = (struct slot){mode, ch->grants, owner};
-	ch->n_slots_used++;
+	ch->slots[s] = (struct slot){.mode = mode, .grant = ch->grants, .owner = owner};
+	ch->n_slots_used += owner != NULL;
 	shm = &leat__ctrl_slots(ch->shm, &ch->g)[s];
 	memset(shm, 0, sizeof(*shm));
-	shm->mode = mode;
-	shm->pid = (uint32_t)owner->pid;
-	leat__store_release(&shm->client, owner->client);
+	shm->pid = owner ? (uint32_t)owner->pid : 0;
+	shm->group = mode == LEAT__WORKER ? group + 1 : 0;
+	leat__store_release(&shm->mode, mode);
+	leat__store_release(&shm->client, owner ? owner->client : 0);
 	for (struct ring *r = ch->rings; r; r = r->next) {
 		struct leat__line *line;
 
 		if (r->entry == LEAT__NO_ENTRY)
 			continue;
 		/* The newcomer joins or says DONE; until then the entry is not reused under it. */
-		line = &leat__ctrl_lines(ch->shm, &ch->g, r->entry)[s];
+		line = &lines_of(r)[s];
 		leat__store_relaxed(&line->cursor, UINT64_C(0));
-		leat__store_release(&line->state,
-				    LEAT__WORD(r->id, ch->grants << 12 |
-							      (mode == LEAT__WAITING ? LEAT__GRANTED
-										     : LEAT__WATCHES)));
+		leat__store_release(&line->state, LEAT__WORD(r->id, ch->grants << 12 | states[mode]));
 	}
 	leat__fence();
 	*ret = s;
+	return 0;
+}
+
+/* Ended rings that are kept, and that a group has not had: back into the table with them, as far as there is
+ * room, the oldest first. All others are done with them. */
+static void revive(struct channel *ch)
+{
+	for (struct ring *r = ch->rings; r; r = r->next) {
+		int entry;
+
+		if (r->entry != LEAT__NO_ENTRY || r->groups_done == ch->groups)
+			continue;
+		entry = empty_entry(ch);
+		if (entry < 0)
+			return;
+		r->entry = (uint32_t)entry;
+		for (uint32_t i = 0; i < ch->n_slots; i++) {
+			struct leat__line *line = &lines_of(r)[i];
+			unsigned state = LEAT__DONE;
+
+			if (ch->slots[i].mode == LEAT__GROUP && ch->slots[i].number > r->groups_done)
+				state = LEAT__GRANTED;
+			else if (ch->slots[i].mode == LEAT__WORKER && ch->slots[i].owner)
+				state = LEAT__IDLE;
+			leat__store_relaxed(&line->cursor, UINT64_C(0));
+			leat__store_release(&line->state, LEAT__WORD(r->id, state));
+		}
+		leat__store_release(&leat__ctrl_entries(ch->shm)[entry].word, LEAT__WORD(r->id, LEAT__ENDED));
+		changed(ch);
+	}
+}
+
+int group_get(struct registry *reg, struct channel *ch, const char *name, uint32_t *ret)
+{
+	struct leat__slot *shm = leat__ctrl_slots(ch->shm, &ch->g);
+	int e;
+
+	(void)reg;
+	for (uint32_t i = 0; i < ch->n_slots; i++)
+		if (ch->slots[i].mode == LEAT__GROUP && !strcmp(ch->slots[i].name, name)) {
+			*ret = i;
+			return 0;
+		}
+	e = slot_grant(ch, LEAT__GROUP, NULL, 0, ret);
+	if (e < 0)
+		return e;
+	strcpy(ch->slots[*ret].name, name);
+	strcpy(shm[*ret].name, name);
+	ch->slots[*ret].number = ++ch->groups;
+	revive(ch);
 	return 0;
 }
 
@@ -389,16 +546,34 @@ void slot_free(struct registry *reg, struct channel *ch, uint32_t s)
 	struct leat__slot *shm = &leat__ctrl_slots(ch->shm, &ch->g)[s];
 
 	(void)reg;
-	ch->slots[s].mode = 0;
 	ch->n_slots_used--;
-	for (struct ring *r = ch->rings; r; r = r->next)
-		if (r->entry != LEAT__NO_ENTRY)
-			leat__store_release(&leat__ctrl_lines(ch->shm, &ch->g, r->entry)[s].state,
-					    LEAT__WORD(r->id, LEAT__DONE));
 	for (int k = 0; k < LEAT__HELD; k++)
 		leat__store_release(&shm->held[k], UINT64_C(0));
 	leat__store_release(&shm->client, UINT64_C(0));
+	if (ch->slots[s].mode == LEAT__WORKER) {
+		uint32_t group = shm->group - 1; /* others write there, too */
+
+		ch->slots[s].owner = NULL;
+		worker_settle(ch, s);
+		if (group < ch->g.n_slots) {
+			shm = &leat__ctrl_slots(ch->shm, &ch->g)[group];
+			leat__fetch_add(&shm->parked, 1u);
+			leat__bell_toll(&shm->bell);
+		}
+		leat__bell_toll(&ch->shm->data_bell);
+	} else {
+		ch->slots[s].mode = 0;
+		for (struct ring *r = ch->rings; r; r = r->next)
+			if (r->entry != LEAT__NO_ENTRY)
+				leat__store_release(&lines_of(r)[s].state, LEAT__WORD(r->id, LEAT__DONE));
+	}
 	leat__bell_toll(&ch->shm->space_bell);
+}
+
+void registry_tidy(struct registry *reg, struct channel *ch)
+{
+	drained_into_history(reg, ch);
+	revive(ch);
 }
 
 static void expire_channel(struct registry *reg, struct channel *ch, uint64_t now)
@@ -409,6 +584,8 @@ static void expire_channel(struct registry *reg, struct channel *ch, uint64_t no
 		next = r->next;
 		if (r->state != LEAT__ENDED || undrained_by(r) >= 0)
 			continue;
+		if (r->entry == LEAT__NO_ENTRY && r->groups_done != ch->groups)
+			continue; /* a group waits for it */
 		if (now - r->ended_at >= reg->linger_ns) {
 			ring_forget(reg, r);
 		} else if (r->entry != LEAT__NO_ENTRY) {
@@ -416,6 +593,7 @@ static void expire_channel(struct registry *reg, struct channel *ch, uint64_t no
 			next = ch->rings; /* it may have forgotten any of them: look again */
 		}
 	}
+	revive(ch);
 }
 
 void registry_expire(struct registry *reg, uint64_t now)

@@ -40,13 +40,17 @@ struct ring {
 	uint32_t entry; /* LEAT__NO_ENTRY: history */
 	uint32_t state; /* LEAT__LIVE, LEAT__ENDED */
 	uint64_t ended_at;
+	uint32_t groups_done; /* history: groups up to this number have had it */
 	struct owner owner;
 };
 
 struct slot {
 	uint32_t mode; /* 0: free */
 	uint32_t grant;
-	const struct owner *owner; /* its session's, which frees the slot before it goes */
+	const struct owner *owner; /* its session's, which frees the slot before it goes; NULL: a group's, or a
+				    * worker's that is gone and may have left something in hand */
+	uint32_t number; /* a group's: they count up */
+	char name[LEAT__GROUP_NAME + 1]; /* a group's */
 };
 
 struct channel {
@@ -62,6 +66,7 @@ struct channel {
 	uint32_t grants;
 	uint32_t epoch;
 	uint32_t looks; /* sessions that look on */
+	uint32_t groups; /* numbers given to groups */
 };
 
 struct registry {
@@ -94,11 +99,16 @@ struct ring *ring_find(const struct channel *ch, uint64_t id);
 /* Its publisher has closed it, or is dead. */
 void ring_end(struct registry *reg, struct ring *ring, uint64_t now);
 
-/* Hand a reader slot out. -EUSERS. */
-int slot_grant(struct channel *ch, uint32_t mode, const struct owner *owner, uint32_t *ret);
-/* Its reader has left, or is dead. */
+/* Hand a reader slot out; @group of a worker's group, see group_get(). -EUSERS. */
+int slot_grant(struct channel *ch, uint32_t mode, const struct owner *owner, uint32_t group, uint32_t *ret);
+/* The slot of the channel's work queue group @name, which is made if need be, and begins with what is kept of
+ * ended rings. -EUSERS. */
+int group_get(struct registry *reg, struct channel *ch, const char *name, uint32_t *ret);
+/* Its reader has left, or is dead. What a worker had in hand stays for the others of its group. */
 void slot_free(struct registry *reg, struct channel *ch, uint32_t slot);
 
+/* Rings that all have read make way for those that a group waits for. */
+void registry_tidy(struct registry *reg, struct channel *ch);
 /* Forget rings that are drained and whose time is over. */
 void registry_expire(struct registry *reg, uint64_t now);
 void registry_free(struct registry *reg);

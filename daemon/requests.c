@@ -189,6 +189,27 @@ static void put_channel(struct reply *r, const struct channel *ch)
 	r->fds[r->n_fds++] = leat_region_fd(ch->control);
 }
 
+/* Those of the work queues that a ring is brought from another broker with. */
+static int get_groups(struct session *s, struct leat__in *in, struct channel *ch)
+{
+	const unsigned char *at = NULL;
+	char name[LEAT__GROUP_NAME + 1];
+	uint32_t slot;
+	size_t size;
+	int e = 0;
+
+	while (e == 0 && (at = leat__wire_next(in, LEAT__T_GROUP, at, &size))) {
+		if (size > LEAT__GROUP_NAME)
+			return leat__say(-EPROTO, "a group's name is too long");
+		memcpy(name, at, size);
+		name[size] = 0;
+		e = leat__group_check(name);
+		if (e == 0)
+			e = group_get(&s->b->reg, ch, name, &slot);
+	}
+	return e;
+}
+
 static int do_pub_open(struct session *s, struct leat__in *in, struct leat__packet *p,
 		       struct reply *r)
 {
@@ -211,7 +232,9 @@ static int do_pub_open(struct session *s, struct leat__in *in, struct leat__pack
 	o = object_new(s, PUBLISHER, ch);
 	if (!o)
 		return -ENOMEM;
-	e = ring_add(&s->b->reg, ch, &file, &g, &s->owner, origin, &o->ring);
+	e = get_groups(s, in, ch);
+	if (e == 0)
+		e = ring_add(&s->b->reg, ch, &file, &g, &s->owner, origin, &o->ring);
 	if (e < 0)
 		return object_undo(s, ch, e);
 	leat__packet_take(p, 0);
@@ -253,26 +276,38 @@ static void bring_rings(struct reply *r, const struct channel *ch, uint64_t afte
 static int do_sub_open(struct session *s, struct leat__in *in, struct leat__packet *p,
 		       struct reply *r)
 {
-	uint32_t mode = get_u32(in, LEAT__T_MODE);
+	uint32_t mode = get_u32(in, LEAT__T_MODE), group = 0;
+	char name[LEAT__GROUP_NAME + 1];
 	struct channel *ch;
 	struct object *o;
-	int e;
+	int e = 0;
 
 	(void)p;
-	if (mode != LEAT__WAITING && mode != LEAT__OBSERVING)
+	if (mode != LEAT__WAITING && mode != LEAT__OBSERVING && mode != LEAT__WORKER)
 		return leat__fail(-EPROTO, "subscriber mode %u is unknown", mode);
+	if (mode == LEAT__WORKER)
+		e = leat__wire_get_text(in, LEAT__T_GROUP, name, sizeof(name));
+	if (e == 0 && mode == LEAT__WORKER)
+		e = leat__group_check(name);
+	if (e < 0)
+		return e;
 	e = get_channel(s, in, 1, &ch);
 	if (e < 0)
 		return e;
 	o = object_new(s, SUBSCRIBER, ch);
 	if (!o)
 		return -ENOMEM;
-	e = slot_grant(ch, mode, &s->owner, &o->slot);
+	if (mode == LEAT__WORKER)
+		e = group_get(&s->b->reg, ch, name, &group);
+	if (e == 0)
+		e = slot_grant(ch, mode, &s->owner, group, &o->slot);
 	if (e < 0)
 		return object_undo(s, ch, e);
 	r->out.head.object = o->id;
 	leat__wire_u32(&r->out, LEAT__T_SLOT, o->slot);
 	leat__wire_u32(&r->out, LEAT__T_GRANT, ch->slots[o->slot].grant);
+	if (mode == LEAT__WORKER)
+		leat__wire_u32(&r->out, LEAT__T_GROUP_SLOT, group);
 	leat__wire_u64(&r->out, LEAT__T_RING_ID, s->b->reg.next_ring);
 	put_rings(r, ch);
 	put_channel(r, ch);
@@ -312,6 +347,8 @@ static int do_rings(struct session *s, struct leat__in *in, struct leat__packet 
 	(void)p;
 	if (!o)
 		return -ENOENT;
+	if (o->kind == SUBSCRIBER)
+		registry_tidy(&s->b->reg, o->channel);
 	put_rings(r, o->channel);
 	if (leat__wire_get(in, LEAT__T_RING_ID, &after, sizeof(after)) == 0)
 		bring_rings(r, o->channel, after);
@@ -422,9 +459,14 @@ static int do_peers(struct session *s, struct leat__in *in, struct leat__packet 
 	for (uint32_t i = 0; i < ch->n_slots; i++, n++) {
 		struct leat__wire_peer w;
 
+		static const struct owner nobody;
+
 		if (n < from || !ch->slots[i].mode)
 			continue;
-		w = peer(ch->slots[i].owner, i, ch->slots[i].mode + 1, 1);
+		w = peer(ch->slots[i].owner ? ch->slots[i].owner : &nobody, i, ch->slots[i].mode + 1,
+			 ch->slots[i].owner || ch->slots[i].mode == LEAT__GROUP);
+		if (ch->slots[i].mode == LEAT__GROUP)
+			memcpy(w.program, ch->slots[i].name, sizeof(w.program) - 1);
 		if (!leat__wire_fits(&r->out, sizeof(w) + 16))
 			goto more;
 		leat__wire_bytes(&r->out, LEAT__T_PEER, &w, sizeof(w));

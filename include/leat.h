@@ -7,6 +7,7 @@
  */
 #include <leat/base.h>
 #include <leat/channel.h>
+#include <leat/queue.h>
 #include <leat/region.h>
 #include <leat/ring.h>
 #include <leat/sync.h>

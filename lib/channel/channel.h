@@ -6,6 +6,7 @@
 #include <leat/channel.h>
 #include "link/sock.h"
 #include "mem/region.h"
+#include "ring/group.h"
 #include "ring/reader.h"
 #include "ring/writer.h"
 
@@ -89,6 +90,7 @@ struct leat__seat {
 	struct leat__ctrl_shm *ctrl; /* NULL: by hand, observing without one */
 	struct leat__slot *slot;
 	uint32_t slot_index, grant;
+	uint32_t group; /* a worker's: the slot of its group */
 	uint64_t object;
 };
 
@@ -101,6 +103,8 @@ struct leat__attached {
 	int32_t pid;
 	uint32_t uid;
 	int pending; /* its publisher has not gone on in it yet */
+	int left;    /* a worker's: its publisher has gone on in another; something may still be in hand */
+	struct leat__line *lines; /* a worker's: of all slots */
 	int owned;   /* the region is ours to close; else only its view is */
 	int refs;    /* 1, and one per retained block */
 	int dead;    /* the broker says that its publisher has ended, or its life is over */
@@ -145,6 +149,7 @@ struct leat_sub {
 	struct leat__spin spin;
 	uint64_t corrupt;
 	struct leat__pollable *pollable;
+	struct leat_queue *queue; /* whose worker this is; NULL */
 	/* by hand: */
 	struct leat_region *hand_data, *hand_control;
 	uint64_t no_bell; /* stands in where there is no control region */
@@ -211,6 +216,9 @@ int leat__sub_astray(const struct leat_sub *s);
 /* sub_open.c: come back, at a restarted broker. */
 int leat__sub_return(struct leat_sub *s);
 void leat__sub_returned(struct leat_sub *s);
+/* What leat_sub_open() does, also for workers: @queue is then known before anything is attached. */
+int leat__sub_open(struct leat *l, const char *name, const struct leat_sub_opts *o, struct leat_queue *queue,
+		   struct leat_sub **ret);
 struct leat__seat *leat__seat_new(struct leat_sub *s);
 void leat__seat_put(struct leat__seat *seat, int gone);
 int leat__sub_attach(struct leat_sub *s, struct leat_region *region, int owned,
@@ -241,6 +249,16 @@ void leat__hand_pub_close(struct leat_pub *p);
 void leat__hand_sub_close(struct leat_sub *s);
 /* Is the ring's writer dead, or has the ring made way for another? 1 when that is news. */
 int leat__hand_look(struct leat_sub *s);
+
+/* queue.c: a worker's subscriber. */
+const char *leat__queue_group(const struct leat_queue *q);
+void leat__queue_end(struct leat_queue *q);
+/* Is this ring, which it does not have, one to attach? */
+int leat__queue_wants(const struct leat_sub *s, const struct leat__wire_ring *w);
+/* Has its group done with this one? */
+int leat__queue_over(struct leat_sub *s, struct leat__attached *a);
+/* Its publisher (@a may be NULL) died on the way to another. */
+void leat__queue_thaw(struct leat_sub *s, const struct leat__attached *a);
 
 /* poll.c: the subscriber looked and found nothing; arm its descriptor. 1: there is something now. */
 int leat__pollable_arm(struct leat_sub *s);

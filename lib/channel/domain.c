@@ -174,10 +174,10 @@ void leat_close(struct leat *l)
 {
 	if (!l)
 		return;
+	while (l->subs) /* a worker's may have a publisher of its own */
+		leat_sub_close(l->subs);
 	while (l->pubs)
 		leat_pub_close(l->pubs);
-	while (l->subs)
-		leat_sub_close(l->subs);
 	leat__poller_end(l);
 	if (!l->gone)
 		leat__handle_remove(&l->handle);

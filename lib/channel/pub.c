@@ -77,6 +77,16 @@ int leat__pub_make_ring(struct leat__geometry *g, struct leat_region **ret, unsi
 	return e;
 }
 
+static void add_group(struct leat__out *out, const struct leat__slot *slot)
+{
+	char name[sizeof(slot->name)];
+
+	memcpy(name, slot->name, sizeof(name)); /* others write there */
+	name[sizeof(name) - 1] = 0;
+	if (leat__load_acquire(&slot->mode) == LEAT__GROUP && leat__group_check(name) == 0)
+		leat__wire_text(out, LEAT__T_GROUP, name);
+}
+
 int leat__pub_announce(struct leat_pub *p, struct leat_region *ring, const struct leat__geometry *g,
 		       uint32_t n_rings, uint32_t n_slots, uint64_t origin, int64_t ns,
 		       struct leat__place *ret)
@@ -96,6 +106,9 @@ int leat__pub_announce(struct leat_pub *p, struct leat_region *ring, const struc
 	leat__wire_geometry(&out, LEAT__T_GEOMETRY, g);
 	if (origin)
 		leat__wire_u64(&out, LEAT__T_ORIGIN, origin);
+	if (origin) /* it may be that none of their workers is left to tell the broker of them */
+		for (uint32_t i = 0; i < p->at.cg.n_slots; i++)
+			add_group(&out, &leat__ctrl_slots(p->ctrl, &p->at.cg)[i]);
 	e = leat__register(p->l, &out, leat_region_fd(ring), &pkt, &in, ns, &at.tie);
 	if (e < 0)
 		return e;
@@ -337,7 +350,7 @@ static uint32_t attached(const struct leat_pub *p)
 		uint64_t s = leat__load_acquire(&p->w.lines[i].state);
 
 		n += LEAT__RING_ID(s) == p->w.id &&
-		     (LEAT__STATE(s) == LEAT__ACTIVE || LEAT__STATE(s) == LEAT__WATCHES);
+		     LEAT__IN(s, 1u << LEAT__ACTIVE | 1u << LEAT__WATCHES | 1u << LEAT__IDLE | LEAT__BUSY);
 	}
 	return n;
 }

@@ -18,11 +18,14 @@
 #define STRETCH_MAX UINT64_C(16384) /* bytes until the next look at the time: 0.2 ns a message */
 #define LATE_NS  UINT64_C(1000000000) /* for a subscriber that was being opened when the broker died */
 
-/* A dead subscriber that no broker frees: nobody waits for it, nothing is held by it. */
+/* A dead subscriber that no broker frees: nobody waits for it, nothing is held by it. What a worker has in hand
+ * is for the others of its group to see to. */
 static void bury_slot(struct leat_pub *p, uint32_t i)
 {
 	struct leat__slot *slot = &leat__ctrl_slots(p->ctrl, &p->at.cg)[i];
 
+	if (leat__load_relaxed(&slot->mode) == LEAT__WORKER)
+		return;
 	leat__store_release(&p->w.lines[i].state, LEAT__WORD(p->w.id, LEAT__DONE));
 	for (int k = 0; k < LEAT__HELD; k++)
 		leat__store_release(&slot->held[k], UINT64_C(0));
@@ -110,6 +113,30 @@ static void give_up_next(struct leat_pub *p)
 	p->next_at = (struct leat__place){0};
 }
 
+/* Work queues: what is next for each group there is next in the ring that we go on in. */
+static void take_groups_along(struct leat_pub *p, struct leat__ctrl_shm *new)
+{
+	struct leat__slot *from = leat__ctrl_slots(p->ctrl, &p->at.cg), *to = leat__ctrl_slots(new, &p->next_at.cg);
+	struct leat__line *lines = leat__ctrl_lines(new, &p->next_at.cg, p->next_at.entry);
+
+	for (uint32_t i = 0; i < p->at.cg.n_slots; i++) {
+		uint64_t state = leat__load_acquire(&p->w.lines[i].state), next;
+
+		if (leat__load_acquire(&from[i].mode) != LEAT__GROUP || LEAT__RING_ID(state) != p->w.id ||
+		    LEAT__STATE(state) == LEAT__DONE)
+			continue;
+		next = leat__group_freeze(&p->w.lines[i]);
+		for (uint32_t k = 0; k < p->next_at.cg.n_slots; k++) {
+			if (leat__load_acquire(&to[k].mode) != LEAT__GROUP || memcmp(to[k].name, from[i].name, sizeof(to[k].name)))
+				continue;
+			leat__store_relaxed(&lines[k].cursor, next);
+			leat__store_release(&lines[k].state,
+					    LEAT__WORD(p->next_at.id, LEAT__STATE(state) == LEAT__SHARED
+									      ? LEAT__SHARED : LEAT__GRANTED));
+		}
+	}
+}
+
 /* Everybody is there: go on in the next ring. */
 static int move(struct leat_pub *p)
 {
@@ -119,9 +146,13 @@ static int move(struct leat_pub *p)
 
 	leat__writer_flush(&p->w);
 	leat__writer_copy(&p->w, ring, p->next_view);
+	take_groups_along(p, new);
 	e = leat__writer_switch(&p->w, ring, p->next_view, new, &p->next_at.cg, p->next_at.entry, p->next_at.id);
-	if (e < 0)
+	if (e < 0) {
+		for (uint32_t i = 0; i < p->w.n_slots; i++)
+			leat__group_thaw(&p->w.lines[i]);
 		return e;
+	}
 	/* Those that only look at what is newest look at this, too. */
 	leat__fetch_add(&old->epoch, 1u);
 	leat__bell_toll(&old->data_bell);

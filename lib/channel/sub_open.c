@@ -117,6 +117,8 @@ static int take_seat(struct leat_sub *s, uint32_t n_rings, uint32_t n_slots, int
 	leat__wire_u32(&out, LEAT__T_MODE, s->mode);
 	leat__wire_u32(&out, LEAT__T_MAX_RINGS, n_rings);
 	leat__wire_u32(&out, LEAT__T_MAX_SLOTS, n_slots);
+	if (s->queue)
+		leat__wire_text(&out, LEAT__T_GROUP, leat__queue_group(s->queue));
 	e = leat__register(s->l, &out, -1, pkt, in, ns, &seat->tie);
 	if (e < 0) {
 		leat__seat_put(seat, 0);
@@ -126,9 +128,11 @@ static int take_seat(struct leat_sub *s, uint32_t n_rings, uint32_t n_slots, int
 	e = leat__wire_get(in, LEAT__T_SLOT, &seat->slot_index, sizeof(seat->slot_index));
 	if (e == 0)
 		e = leat__wire_get(in, LEAT__T_GRANT, &seat->grant, sizeof(seat->grant));
+	if (e == 0 && s->queue)
+		e = leat__wire_get(in, LEAT__T_GROUP_SLOT, &seat->group, sizeof(seat->group));
 	if (e == 0)
 		e = leat__map_control(pkt, in, &seat->control, &seat->cg);
-	if (e == 0 && seat->slot_index >= seat->cg.n_slots)
+	if (e == 0 && (seat->slot_index >= seat->cg.n_slots || seat->group >= seat->cg.n_slots))
 		e = leat__say(-EPROTO, "the broker named an impossible slot");
 	if (e < 0) {
 		leat__packet_close(pkt);
@@ -238,17 +242,26 @@ int leat_sub_open(struct leat *l, const char *name, const struct leat_sub_opts *
 		  struct leat_sub **ret)
 {
 	struct leat_sub_opts o;
-	struct leat_sub *s;
 	int e = leat__name_check(name);
 
 	if (e == 0)
 		e = leat__sub_options(&o, opts);
-	if (e < 0)
-		return e;
-	s = leat__sub_new(&o);
+	return e < 0 ? e : leat__sub_open(l, name, &o, NULL, ret);
+}
+
+int leat__sub_open(struct leat *l, const char *name, const struct leat_sub_opts *o, struct leat_queue *queue,
+		   struct leat_sub **ret)
+{
+	struct leat_sub *s = leat__sub_new(o);
+	int e;
+
 	if (!s)
 		return -ENOMEM;
 	s->l = l;
+	if (queue) {
+		s->queue = queue;
+		s->mode = LEAT__WORKER;
+	}
 	s->name = strdup(name);
 	pthread_mutex_lock(&l->list_lock);
 	s->at = &l->subs;
@@ -257,8 +270,9 @@ int leat_sub_open(struct leat *l, const char *name, const struct leat_sub_opts *
 		s->next->at = &s->next;
 	l->subs = s;
 	pthread_mutex_unlock(&l->list_lock);
-	e = s->name ? subscribe(s, &o) : leat__say(-ENOMEM, "open subscriber: no memory");
+	e = s->name ? subscribe(s, o) : leat__say(-ENOMEM, "open subscriber: no memory");
 	if (e < 0) {
+		s->queue = NULL; /* not its to end */
 		leat_sub_close(s);
 		return e;
 	}
@@ -280,6 +294,8 @@ void leat_sub_close(struct leat_sub *s)
 		return;
 	}
 	leat__pollable_end(s);
+	if (s->queue)
+		leat__queue_end(s->queue);
 	l = s->l;
 	pthread_mutex_lock(&l->list_lock);
 	*s->at = s->next;

@@ -93,7 +93,7 @@ static void decline(struct leat_sub *s, const struct leat__wire_ring *w)
 	if (w->entry >= s->seat->cg.n_rings)
 		return;
 	line = &leat__ctrl_lines(s->seat->ctrl, &s->seat->cg, w->entry)[s->seat->slot_index];
-	if (s->mode == LEAT__WAITING)
+	if (s->mode == LEAT__WAITING || s->mode == LEAT__WORKER)
 		leat__store_release(&line->state,
 				    LEAT__WORD(w->id, s->seat->grant << 12 | LEAT__DONE));
 }
@@ -129,7 +129,7 @@ static struct leat__attached *predecessor(const struct leat_sub *s, const struct
 	for (uint32_t i = 0; i < s->n; i++) {
 		struct leat__attached *a = s->rings[i];
 
-		if (a != of && !a->pending && a->origin == of->origin && a->pid == of->pid && a->uid == of->uid &&
+		if (a != of && !a->pending && !a->left && a->origin == of->origin && a->pid == of->pid && a->uid == of->uid &&
 		    leat__load_acquire(&a->r.ring->moving))
 			return a;
 	}
@@ -178,7 +178,10 @@ int leat__sub_follow(struct leat_sub *s, struct leat__attached *a)
 		a->r.lost = was->r.lost;
 		was->r.lost = 0;
 		leat__reader_resume(&a->r, was->r.pos, was->r.seq, was->r.counting);
-		detach(s, was);
+		if (s->queue)
+			was->left = 1; /* messages may be in hand there */
+		else
+			detach(s, was);
 	} else if (a->origin > s->since) { /* it came after us: from its beginning */
 		leat__reader_resume(&a->r, 0, 0, LEAT__KNOWN);
 	} else { /* it was there before us, and comes only now to where we are */
@@ -214,8 +217,12 @@ static int attach(struct leat_sub *s, const struct leat__wire_ring *w, struct le
 	int e = fetch(s, w, p, in, how == OPENING, &region, &b, &g);
 
 	if (e == 0) {
-		e = impostor(s, &b) ? leat__say(-EBADMSG, "it claims to be another publisher's")
-				    : leat__sub_attach(s, region, 1, &g, &a);
+		if (impostor(s, &b))
+			e = leat__say(-EBADMSG, "it claims to be another publisher's");
+		else if (s->queue && (g.flags & LEAT__OVERWRITE))
+			e = leat__say(-EBADMSG, "its publisher overwrites: not for a work queue");
+		else
+			e = leat__sub_attach(s, region, 1, &g, &a);
 		if (e < 0)
 			leat_region_close(region);
 	}
@@ -235,12 +242,18 @@ static int attach(struct leat_sub *s, const struct leat__wire_ring *w, struct le
 	a->uid = b.uid;
 	if (w->entry < s->seat->cg.n_rings)
 		line = &leat__ctrl_lines(s->seat->ctrl, &s->seat->cg, w->entry)[s->seat->slot_index];
+	if (s->queue) { /* the group reads, and each may use all its lines */
+		a->lines = line - s->seat->slot_index;
+		line = NULL;
+	}
 	leat__reader_init(&a->r, leat_region_addr(region), region->view, &g, w->id, line,
 			  &s->seat->ctrl->space_bell);
 	a->dead = w->state == LEAT__ENDED;
 	waiting = waiting && line;
 	if (b.origin != w->id && (how != OPENING || !leat__load_acquire(&a->r.ring->began)))
 		arrive(s, a, word, waiting);
+	else if (s->queue)
+		leat__reader_start(&a->r, 1);
 	else if (how == OPENING)
 		leat__reader_join(&a->r, word, waiting, s->from);
 	else if (how == RETURNING) { /* it came before we came back */
@@ -282,7 +295,7 @@ int leat__sub_take_rings(struct leat_sub *s, struct leat__packet *p, const struc
 			a->dead |= w.state == LEAT__ENDED;
 			continue;
 		}
-		if (w.id <= s->last_id)
+		if (s->queue ? !leat__queue_wants(s, &w) : w.id <= s->last_id)
 			continue; /* read to its end long ago */
 		if (how == OPENING && w.entry == LEAT__NO_ENTRY && s->from == LEAT_NEW) {
 			s->last_id = w.id;
@@ -387,10 +400,12 @@ unsigned leat__sub_bells(struct leat_sub *s, uint32_t **bells)
 	return n;
 }
 
-static int is_over(const struct leat_sub *s, struct leat__attached *a)
+static int is_over(struct leat_sub *s, struct leat__attached *a)
 {
 	if (a->pending) /* its publisher died on the way: what counts is in the one before */
 		return a->dead && !leat__load_acquire(&a->r.ring->began);
+	if (s->queue)
+		return leat__queue_over(s, a);
 	/* Where it may go on elsewhere we want to have been told. */
 	return leat__reader_ended(&a->r, a->dead) && !(s->retry_at && leat__load_relaxed(&a->r.ring->moving));
 }
@@ -404,6 +419,8 @@ int leat__sub_reap(struct leat_sub *s)
 		struct leat__attached *a = s->rings[i];
 
 		if (a != s->peeked && is_over(s, a)) {
+			if (s->queue && a->pending)
+				leat__queue_thaw(s, predecessor(s, a));
 			leat__sub_detach(s, i);
 			any = 1;
 		} else {

@@ -270,3 +270,11 @@ int leat__name_check(const char *name)
 	}
 	return 0;
 }
+
+int leat__group_check(const char *name)
+{
+	if (!name || strlen(name) > LEAT__GROUP_NAME || strchr(name, '/') || leat__name_check(name) < 0)
+		return leat__fail(-EINVAL, "group name '%s': 1 to %d letters, digits, '.', '_', '-', and no '.' first",
+				  name ? name : "", LEAT__GROUP_NAME);
+	return 0;
+}

@@ -55,7 +55,7 @@ enum leat__tag {
 	LEAT__T_ENTRY = 13, /* ring table index; LEAT__NO_ENTRY: history, no line */
 	LEAT__T_SLOT = 14,
 	LEAT__T_GRANT = 15, /* the grant number in a slot's state words */
-	LEAT__T_MODE = 16,  /* of a subscriber: LEAT__WAITING, LEAT__OBSERVING */
+	LEAT__T_MODE = 16,  /* of a subscriber: LEAT__WAITING, LEAT__OBSERVING, LEAT__WORKER */
 	LEAT__T_STATE = 17, /* of a ring: LEAT__LIVE, LEAT__ENDED */
 	LEAT__T_RING = 18,  /* struct leat__wire_ring, repeated */
 	LEAT__T_CODE = 19,  /* errno of an error */
@@ -67,7 +67,9 @@ enum leat__tag {
 	LEAT__T_BROUGHT = 25, /* struct leat__wire_brought: a ring whose descriptor comes along, in order */
 	LEAT__T_EPOCH = 26,   /* u32: the control region's, when the rings were listed */
 	LEAT__T_ORIGIN = 27,  /* u64: the ring that a ring goes on from, its publisher's first */
-	LEAT__T_LAST = LEAT__T_ORIGIN,
+	LEAT__T_GROUP = 28,   /* text: a work queue's group, which is made if need be; repeated in PUB_OPEN */
+	LEAT__T_GROUP_SLOT = 29, /* u32: where it is */
+	LEAT__T_LAST = LEAT__T_GROUP_SLOT,
 };
 #define LEAT__NO_ENTRY UINT32_C(0xffffffff)
 
@@ -167,5 +169,7 @@ const unsigned char *leat__wire_next(const struct leat__in *in, unsigned tag,
 
 /* May a channel have this name? Pure. 0, -EINVAL with the reason. */
 int leat__name_check(const char *name);
+/* A group's: one part of such a name, of at most LEAT__GROUP_NAME bytes. */
+int leat__group_check(const char *name);
 
 #endif

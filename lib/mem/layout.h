@@ -21,6 +21,7 @@
 enum {
 	LEAT__MARKS = 16,
 	LEAT__HELD = 4,
+	LEAT__GROUP_NAME = 31,
 	LEAT__MAX_RINGS = 64,
 	LEAT__MAX_SLOTS = 1024,
 	LEAT__MAX_BLOCKS = 1024,
@@ -120,23 +121,31 @@ enum { LEAT__LIVE = 1, LEAT__ENDED = 2 };
 
 struct leat__slot {
 	alignas(8) uint64_t client; /* 0: free */
-	uint32_t mode;              /* LEAT__WAITING, LEAT__OBSERVING */
+	uint32_t mode;              /* LEAT__WAITING, LEAT__OBSERVING, LEAT__GROUP, LEAT__WORKER */
 	uint32_t pid;
 	alignas(8) uint64_t held[LEAT__HELD]; /* ring id << 24 | block+1: retained blocks */
 	alignas(8) uint64_t received;
 	alignas(8) uint64_t lost;
 	alignas(8) uint64_t moved; /* its reader has gone over to this instance of the broker; all ones: left */
-	uint64_t pad[7];
+	/* work queues: */
+	uint32_t group;    /* a worker's: its group's slot + 1 */
+	uint32_t bell;     /* a group's: its idle workers sleep here, */
+	uint32_t watcher;  /* but for one, slot + 1, who sleeps on the data bell */
+	uint32_t sleepers; /* hint */
+	uint32_t parked;   /* moves when a message waits to be delivered again */
+	uint32_t pad;
+	char name[LEAT__GROUP_NAME + 1]; /* a group's */
 };
 #define LEAT__LEFT UINT64_MAX
-enum { LEAT__WAITING = 1, LEAT__OBSERVING = 2 };
+enum { LEAT__WAITING = 1, LEAT__OBSERVING = 2, LEAT__GROUP = 3, LEAT__WORKER = 4 };
 static_assert(sizeof(struct leat__slot) == LEAT__LINE, "layout 1");
 
 /* Where one reader (slot) is in one ring (entry). */
 struct leat__line {
 	alignas(8) uint64_t cursor;
-	alignas(8) uint64_t state; /* ring id << 24 | grant << 12 | rejoin << 4 | state */
-	uint64_t pad[14];
+	alignas(8) uint64_t state; /* ring id << 24 | grant << 12 | rejoin << 4 | state; see below for queues */
+	alignas(8) uint64_t count; /* queues: how often the message was delivered */
+	uint64_t pad[13];
 };
 static_assert(sizeof(struct leat__line) == LEAT__LINE, "layout 1");
 enum {
@@ -145,12 +154,35 @@ enum {
 	LEAT__EVICTED = 3,
 	LEAT__DONE = 4,
 	LEAT__WATCHES = 5, /* an observer; the writer ignores it */
+	/* the line of a work queue's group: its cursor is the next message to be claimed, LEAT__FROZEN while
+	 * the publisher takes it to another ring */
+	LEAT__SHARED = 6,
+	LEAT__JOINING = 7, /* a worker sees where it begins */
+	/* the lines of its workers, of which any may use any: the message that one has in hand */
+	LEAT__IDLE = 8,
+	LEAT__RESERVED = 9,
+	LEAT__TAKING = 10, /* about to claim it, or just has */
+	LEAT__TAKEN = 11,
+	LEAT__PUT_BACK = 12, /* to be delivered again */
 };
+#define LEAT__FROZEN UINT64_C(1)
+/* The states in which the writer waits for a line's cursor. */
+#define LEAT__WAITED_FOR                                                                           \
+	(1u << LEAT__ACTIVE | 1u << LEAT__SHARED | 1u << LEAT__JOINING | 1u << LEAT__TAKING |      \
+	 1u << LEAT__TAKEN | 1u << LEAT__PUT_BACK)
+#define LEAT__BUSY                                                                                 \
+	(1u << LEAT__RESERVED | 1u << LEAT__TAKING | 1u << LEAT__TAKEN | 1u << LEAT__PUT_BACK)
 #define LEAT__ID_SHIFT    24
 #define LEAT__ID_MAX      ((UINT64_C(1) << 40) - 1)
 #define LEAT__STATE(w)    ((unsigned)((w) & 0xf))
 #define LEAT__REJOIN(w)  ((unsigned)((w) >> 4 & 0xff))
 #define LEAT__RING_ID(w)  ((w) >> LEAT__ID_SHIFT)
+#define LEAT__IN(w, states) ((states) >> LEAT__STATE(w) & 1)
+/* From JOINING on: whose it is (a slot), and a number that moves with that. */
+#define LEAT__HOLDER(w)   ((uint32_t)((w) >> 4 & 0x3ff))
+#define LEAT__TURN_OF(w)  ((w) >> 14 & 0x3ff)
+#define LEAT__HAND(id, holder, turn, s)                                                            \
+	LEAT__WORD(id, ((uint64_t)(turn) & 0x3ff) << 14 | (uint64_t)(holder) << 4 | (s))
 #define LEAT__WORD(id, s) (((uint64_t)(id) << LEAT__ID_SHIFT) | (uint64_t)(s))
 
 /* A channel's control region: everybody who takes part writes here, nobody trusts it. */

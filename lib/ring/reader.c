@@ -321,6 +321,90 @@ static int find_block(struct leat__reader *r, struct leat__msg *msg)
 	return 1;
 }
 
+void leat__reader_start(struct leat__reader *r, int oldest)
+{
+	start(r, oldest ? LEAT_OLDEST : LEAT_NEW);
+}
+
+/*
+ * Does a record begin at @pos, where we know of none before it? Then from there one follows the other, numbered,
+ * up to the next mark, or tail; and there, at @end, one begins in any case.
+ */
+static int vouched_for(const struct leat__reader *r, uint64_t pos, uint64_t tail, uint64_t *seq, uint64_t *end)
+{
+	struct leat__record rec = record_at(r, pos);
+	uint32_t next = rec.seq;
+
+	*seq = leat__reader_extend(r, rec.seq);
+	*end = tail;
+	for (int i = 0; i < LEAT__MARKS; i++) {
+		uint64_t p = leat__load_acquire(&r->ring->marks[i]);
+
+		if (p >= pos && p < *end && p % 8 == 0)
+			*end = p;
+	}
+	for (uint64_t p = pos; p < *end; next++) {
+		rec = record_at(r, p);
+		if (rec.seq != next || record_need(rec) > *end - p)
+			return 0;
+		p += record_need(rec);
+	}
+	return 1;
+}
+
+/* Walk on to @pos, or beyond: 1 we stand there, 0 we were overtaken, -EBADMSG. */
+static int walk(struct leat__reader *r, uint64_t pos)
+{
+	while (r->pos < pos) {
+		struct leat__record rec = record_at(r, r->pos);
+		uint64_t need = record_need(rec);
+
+		if (!leat__reader_whole(r, r->pos)) {
+			r->counting = LEAT__ADOPT;
+			return 0;
+		}
+		if (rec.seq != (uint32_t)r->seq || need > r->seen - r->pos)
+			return doubt(r, r->pos);
+		r->pos += need;
+		r->seq++;
+	}
+	return 1;
+}
+
+int leat__reader_seek(struct leat__reader *r, uint64_t pos)
+{
+	uint64_t p, seq, end;
+	int e;
+
+	r->seen = leat__load_acquire(&r->ring->tail);
+	if (pos >= r->seen || r->seen - pos > r->capacity || r->seen % 8)
+		return 0;
+	if (pos % 8)
+		return 2;
+	if (r->counting == LEAT__KNOWN && r->pos <= pos) {
+		e = walk(r, pos);
+		if (e)
+			return e < 0 || r->pos == pos ? e : 2;
+	}
+	if (mark(r, 0, pos, &p, &seq)) {
+		r->pos = p;
+		r->seq = seq;
+		r->counting = LEAT__KNOWN;
+		e = walk(r, pos);
+		if (e)
+			return e < 0 || r->pos == pos ? e : 2;
+	}
+	e = vouched_for(r, pos, r->seen, &seq, &end);
+	r->pos = e ? pos : end;
+	r->seq = seq;
+	r->counting = e ? LEAT__KNOWN : LEAT__ADOPT;
+	if (!leat__reader_whole(r, pos)) {
+		r->counting = LEAT__ADOPT;
+		return 0;
+	}
+	return e ? 1 : 2;
+}
+
 int leat__reader_look(struct leat__reader *r)
 {
 	int breath = r->heels >= HEELS && !r->waited ? 4 << (r->heels / HEELS_STEP) : 0;

@@ -60,6 +60,15 @@ void leat__reader_init(struct leat__reader *r, struct leat__ring_shm *ring,
 		       const unsigned char *data, const struct leat__geometry *g, uint64_t id,
 		       struct leat__line *line, uint32_t *space_bell);
 
+/*
+ * For readers whose place others decide (group.c): stand at the record at @pos. 1 done; 0 not, as it is no longer,
+ * or not yet, there; 2 no record begins there, and we stand at one behind it, or at tail; -EBADMSG the publisher
+ * wrote nonsense. Bounded by the ring's size.
+ */
+int leat__reader_seek(struct leat__reader *r, uint64_t pos);
+/* Stand at the oldest record there is; or, if @oldest is 0, behind the newest. */
+void leat__reader_start(struct leat__reader *r, int oldest);
+
 /* Begin at position 0 as the broker arranged it: the line is ACTIVE already (@word), or is not. */
 void leat__reader_begin(struct leat__reader *r, uint64_t word, int waiting);
 

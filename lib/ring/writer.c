@@ -163,13 +163,13 @@ uint64_t leat__writer_scan(struct leat__writer *w, uint64_t need)
 		uint64_t s = leat__load_acquire(&w->lines[i].state);
 		uint64_t c;
 
-		if (LEAT__STATE(s) != LEAT__ACTIVE || LEAT__RING_ID(s) != w->id)
+		if (!LEAT__IN(s, LEAT__WAITED_FOR) || LEAT__RING_ID(s) != w->id)
 			continue;
-		c = leat__load_acquire(&w->lines[i].cursor);
+		c = leat__load_acquire(&w->lines[i].cursor) & ~UINT64_C(7);
 		/* Below limit - capacity: a joiner that will see intent and go on, or garbage. */
 		if (c >= least || c + w->g.capacity < w->limit)
 			continue;
-		if (need && w->grace_ns && c + w->g.capacity < w->tail + need && evict(w, i, s, c))
+		if (need && w->grace_ns && LEAT__STATE(s) == LEAT__ACTIVE && c + w->g.capacity < w->tail + need && evict(w, i, s, c))
 			continue;
 		least = c;
 	}
