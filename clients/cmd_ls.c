@@ -75,7 +75,9 @@ static const char *role(const struct leat_peer *p)
 {
 	if (p->role == 1)
 		return p->alive ? "publisher" : "ended";
-	return p->role == 2 ? "subscriber" : "observer";
+	if (p->role == 4)
+		return "group";
+	return p->role == 2 ? "subscriber" : p->role == 5 ? "worker" : "observer";
 }
 
 static int on_peer(const struct leat_peer *p, void *arg)

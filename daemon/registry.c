@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Channels, rings, slots. One thread, one order: every word the broker writes into a control region
+ * Channels and rings; slots.c has the rest. One thread, one order: every word the broker writes into a control region
  * is written here. What it reads there (DONE) is a participant's word about its own slot and can
  * hurt only that participant.
  */
@@ -153,11 +153,6 @@ int ring_verify(const struct registry *reg, int fd, const struct leat__geometry 
 	return 0;
 }
 
-static struct leat__line *lines_of(const struct ring *ring)
-{
-	return leat__ctrl_lines(ring->channel->shm, &ring->channel->g, ring->entry);
-}
-
 /* Has the group in this slot nothing more to claim? */
 static int all_claimed(const struct ring *ring, const struct leat__line *line)
 {
@@ -193,7 +188,7 @@ static int undrained_by(const struct ring *ring)
 	return -1;
 }
 
-static void changed(struct channel *ch)
+void channel_changed(struct channel *ch)
 {
 	ch->epoch++; /* ours to believe; theirs is for everybody to scribble on */
 	leat__store_release(&ch->shm->epoch, ch->epoch);
@@ -246,7 +241,7 @@ static void into_history(struct registry *reg, struct ring *ring)
 		ring_forget(reg, oldest);
 }
 
-static int empty_entry(const struct channel *ch)
+int channel_empty_entry(const struct channel *ch)
 {
 	for (uint32_t i = 0; i < ch->g.n_rings; i++) {
 		int taken = 0;
@@ -275,12 +270,7 @@ static void drained_into_history(struct registry *reg, struct channel *ch)
 static int free_entry(struct registry *reg, struct channel *ch)
 {
 	drained_into_history(reg, ch);
-	return empty_entry(ch);
-}
-
-static const char *program_of(const struct slot *s)
-{
-	return s->owner ? s->owner->program : s->mode == LEAT__GROUP ? "a work queue's group" : "a worker that is gone";
+	return channel_empty_entry(ch);
 }
 
 static int table_full(const struct channel *ch)
@@ -293,7 +283,7 @@ static int table_full(const struct channel *ch)
 					  "channel %s: all %u publisher places are taken, one by a ring that "
 					  "%s (pid %d) has not drained: let it read, or open the channel first "
 					  "with a larger max_publishers",
-					  ch->name, ch->g.n_rings, program_of(&ch->slots[by]),
+					  ch->name, ch->g.n_rings, slot_program(&ch->slots[by]),
 					  ch->slots[by].owner ? (int)ch->slots[by].owner->pid : 0);
 	}
 	return leat__fail(-EUSERS,
@@ -352,7 +342,7 @@ int ring_add(struct registry *reg, struct channel *ch, const struct ring_file *f
 	for (at = &ch->rings; *at; at = &(*at)->next)
 		;
 	*at = ring;
-	changed(ch);
+	channel_changed(ch);
 	*ret = ring;
 	return 0;
 }
@@ -374,206 +364,13 @@ void ring_end(struct registry *reg, struct ring *ring, uint64_t now)
 	reg->n_ended++;
 	leat__store_release(&leat__ctrl_entries(ring->channel->shm)[ring->entry].word,
 			    LEAT__WORD(ring->id, LEAT__ENDED));
-	changed(ring->channel);
-}
-
-/* Does anybody still have a message in hand by this worker's lines, or by others as its holder? */
-static int in_hand(const struct channel *ch, uint32_t s)
-{
-	for (const struct ring *r = ch->rings; r; r = r->next) {
-		if (r->entry == LEAT__NO_ENTRY)
-			continue;
-		for (uint32_t i = 0; i < ch->n_slots; i++) {
-			uint64_t word = leat__load_acquire(&lines_of(r)[i].state);
-
-			if (ch->slots[i].mode == LEAT__WORKER && LEAT__RING_ID(word) == r->id &&
-			    LEAT__IN(word, LEAT__BUSY) && (i == s || LEAT__HOLDER(word) == s))
-				return 1;
-		}
-	}
-	return 0;
-}
-
-/* A worker that is gone leaves its slot when nothing is in hand by it; its lines are not used again. */
-static void worker_settle(struct channel *ch, uint32_t s)
-{
-	for (const struct ring *r = ch->rings; r; r = r->next) {
-		struct leat__line *line;
-		uint64_t word;
-
-		if (r->entry == LEAT__NO_ENTRY)
-			continue;
-		line = &lines_of(r)[s];
-		word = leat__load_acquire(&line->state);
-		if (LEAT__RING_ID(word) != r->id || !LEAT__IN(word, LEAT__BUSY))
-			leat__cas(&line->state, word, LEAT__WORD(r->id, LEAT__DONE));
-	}
-	if (in_hand(ch, s))
-		return;
-	ch->slots[s].mode = 0;
-	leat__store_relaxed(&leat__ctrl_slots(ch->shm, &ch->g)[s].mode, 0u);
-}
-
-static uint32_t slot_mode(struct channel *ch, uint32_t s)
-{
-	if (s < ch->n_slots && ch->slots[s].mode == LEAT__WORKER && !ch->slots[s].owner)
-		worker_settle(ch, s);
-	return s < ch->n_slots ? ch->slots[s].mode : 0;
-}
-
-/*
- * A free slot: the lowest for a group, the highest above it for its workers, whose lines publishers look at after
- * the group's; else the lowest. -EUSERS.
- */
-static int slot_find(struct channel *ch, uint32_t mode, uint32_t group, uint32_t *ret)
-{
-	uint32_t n = ch->g.n_slots, s = 0, k;
-	struct slot *more;
-
-	if (mode == LEAT__WORKER)
-		for (s = n - 1; s > group && slot_mode(ch, s);)
-			s--;
-	else
-		while (s < n && slot_mode(ch, s))
-			s++;
-	if (s == n || (mode == LEAT__WORKER && s <= group)) {
-		for (k = 0; k < ch->n_slots && !ch->slots[k].owner;)
-			k++;
-		return leat__fail(-EUSERS,
-				  "channel %s: all %u subscriber places are taken, one by %s (pid %d): close "
-				  "one, or open the channel first with a larger max_subscribers",
-				  ch->name, n, k < ch->n_slots ? ch->slots[k].owner->program : "a work queue's group",
-				  k < ch->n_slots ? (int)ch->slots[k].owner->pid : 0);
-	}
-	if (s >= ch->n_slots) {
-		more = realloc(ch->slots, (s + 1) * sizeof(*more));
-		if (!more)
-			return leat__say(-ENOMEM, "the broker has no memory for another subscriber");
-		memset(more + ch->n_slots, 0, (s + 1 - ch->n_slots) * sizeof(*more));
-		ch->slots = more;
-		ch->n_slots = s + 1;
-	}
-	*ret = s;
-	return 0;
-}
-
-int slot_grant(struct channel *ch, uint32_t mode, const struct owner *owner, uint32_t group, uint32_t *ret)
-{
-	static const unsigned states[] = {[LEAT__WAITING] = LEAT__GRANTED, [LEAT__OBSERVING] = LEAT__WATCHES,
-					  [LEAT__GROUP] = LEAT__GRANTED, [LEAT__WORKER] = LEAT__IDLE};
-	struct leat__slot *shm;
-	uint32_t s = 0;
-	int e = slot_find(ch, mode, group, &s);
-
-	if (e < 0)
-		return e;
-	ch->grants = (ch->grants + 1) & 0xfff;
-	ch->slots[s] = (struct slot){.mode = mode, .grant = ch->grants, .owner = owner};
-	ch->n_slots_used += owner != NULL;
-	shm = &leat__ctrl_slots(ch->shm, &ch->g)[s];
-	memset(shm, 0, sizeof(*shm));
-	shm->pid = owner ? (uint32_t)owner->pid : 0;
-	shm->group = mode == LEAT__WORKER ? group + 1 : 0;
-	leat__store_release(&shm->mode, mode);
-	leat__store_release(&shm->client, owner ? owner->client : 0);
-	for (struct ring *r = ch->rings; r; r = r->next) {
-		struct leat__line *line;
-
-		if (r->entry == LEAT__NO_ENTRY)
-			continue;
-		/* The newcomer joins or says DONE; until then the entry is not reused under it. */
-		line = &lines_of(r)[s];
-		leat__store_relaxed(&line->cursor, UINT64_C(0));
-		leat__store_release(&line->state, LEAT__WORD(r->id, ch->grants << 12 | states[mode]));
-	}
-	leat__fence();
-	*ret = s;
-	return 0;
-}
-
-/* Ended rings that are kept, and that a group has not had: back into the table with them, as far as there is
- * room, the oldest first. All others are done with them. */
-static void revive(struct channel *ch)
-{
-	for (struct ring *r = ch->rings; r; r = r->next) {
-		int entry;
-
-		if (r->entry != LEAT__NO_ENTRY || r->groups_done == ch->groups)
-			continue;
-		entry = empty_entry(ch);
-		if (entry < 0)
-			return;
-		r->entry = (uint32_t)entry;
-		for (uint32_t i = 0; i < ch->n_slots; i++) {
-			struct leat__line *line = &lines_of(r)[i];
-			unsigned state = LEAT__DONE;
-
-			if (ch->slots[i].mode == LEAT__GROUP && ch->slots[i].number > r->groups_done)
-				state = LEAT__GRANTED;
-			else if (ch->slots[i].mode == LEAT__WORKER && ch->slots[i].owner)
-				state = LEAT__IDLE;
-			leat__store_relaxed(&line->cursor, UINT64_C(0));
-			leat__store_release(&line->state, LEAT__WORD(r->id, state));
-		}
-		leat__store_release(&leat__ctrl_entries(ch->shm)[entry].word, LEAT__WORD(r->id, LEAT__ENDED));
-		changed(ch);
-	}
-}
-
-int group_get(struct registry *reg, struct channel *ch, const char *name, uint32_t *ret)
-{
-	struct leat__slot *shm = leat__ctrl_slots(ch->shm, &ch->g);
-	int e;
-
-	(void)reg;
-	for (uint32_t i = 0; i < ch->n_slots; i++)
-		if (ch->slots[i].mode == LEAT__GROUP && !strcmp(ch->slots[i].name, name)) {
-			*ret = i;
-			return 0;
-		}
-	e = slot_grant(ch, LEAT__GROUP, NULL, 0, ret);
-	if (e < 0)
-		return e;
-	strcpy(ch->slots[*ret].name, name);
-	strcpy(shm[*ret].name, name);
-	ch->slots[*ret].number = ++ch->groups;
-	revive(ch);
-	return 0;
-}
-
-void slot_free(struct registry *reg, struct channel *ch, uint32_t s)
-{
-	struct leat__slot *shm = &leat__ctrl_slots(ch->shm, &ch->g)[s];
-
-	(void)reg;
-	ch->n_slots_used--;
-	for (int k = 0; k < LEAT__HELD; k++)
-		leat__store_release(&shm->held[k], UINT64_C(0));
-	leat__store_release(&shm->client, UINT64_C(0));
-	if (ch->slots[s].mode == LEAT__WORKER) {
-		uint32_t group = shm->group - 1; /* others write there, too */
-
-		ch->slots[s].owner = NULL;
-		worker_settle(ch, s);
-		if (group < ch->g.n_slots) {
-			shm = &leat__ctrl_slots(ch->shm, &ch->g)[group];
-			leat__fetch_add(&shm->parked, 1u);
-			leat__bell_toll(&shm->bell);
-		}
-		leat__bell_toll(&ch->shm->data_bell);
-	} else {
-		ch->slots[s].mode = 0;
-		for (struct ring *r = ch->rings; r; r = r->next)
-			if (r->entry != LEAT__NO_ENTRY)
-				leat__store_release(&lines_of(r)[s].state, LEAT__WORD(r->id, LEAT__DONE));
-	}
-	leat__bell_toll(&ch->shm->space_bell);
+	channel_changed(ring->channel);
 }
 
 void registry_tidy(struct registry *reg, struct channel *ch)
 {
 	drained_into_history(reg, ch);
-	revive(ch);
+	groups_revive(ch);
 }
 
 static void expire_channel(struct registry *reg, struct channel *ch, uint64_t now)
@@ -593,7 +390,7 @@ static void expire_channel(struct registry *reg, struct channel *ch, uint64_t no
 			next = ch->rings; /* it may have forgotten any of them: look again */
 		}
 	}
-	revive(ch);
+	groups_revive(ch);
 }
 
 void registry_expire(struct registry *reg, uint64_t now)

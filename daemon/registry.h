@@ -99,6 +99,16 @@ struct ring *ring_find(const struct channel *ch, uint64_t id);
 /* Its publisher has closed it, or is dead. */
 void ring_end(struct registry *reg, struct ring *ring, uint64_t now);
 
+/* The lines of a ring that has an entry. */
+static inline struct leat__line *lines_of(const struct ring *ring)
+{
+	return leat__ctrl_lines(ring->channel->shm, &ring->channel->g, ring->entry);
+}
+/* An entry that no ring has; -1. */
+int channel_empty_entry(const struct channel *ch);
+/* The ring table is another: tell. */
+void channel_changed(struct channel *ch);
+
 /* Hand a reader slot out; @group of a worker's group, see group_get(). -EUSERS. */
 int slot_grant(struct channel *ch, uint32_t mode, const struct owner *owner, uint32_t group, uint32_t *ret);
 /* The slot of the channel's work queue group @name, which is made if need be, and begins with what is kept of
@@ -106,6 +116,12 @@ int slot_grant(struct channel *ch, uint32_t mode, const struct owner *owner, uin
 int group_get(struct registry *reg, struct channel *ch, const char *name, uint32_t *ret);
 /* Its reader has left, or is dead. What a worker had in hand stays for the others of its group. */
 void slot_free(struct registry *reg, struct channel *ch, uint32_t slot);
+
+/* Ended rings that are kept, and that a group has not had: back into the table with them, as far as there is
+ * room, the oldest first. All others are done with them. */
+void groups_revive(struct channel *ch);
+/* Who has it, for people. */
+const char *slot_program(const struct slot *s);
 
 /* Rings that all have read make way for those that a group waits for. */
 void registry_tidy(struct registry *reg, struct channel *ch);

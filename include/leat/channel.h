@@ -233,7 +233,7 @@ struct leat_peer {
 	uint64_t id;     /* ring of a publisher, slot of a subscriber */
 	int32_t pid;
 	uint32_t uid;
-	uint32_t role;   /* 1 publisher, 2 subscriber (waited for), 3 subscriber (observing) */
+	uint32_t role;   /* 1 publisher, 2 subscriber (waited for), 3 subscriber (observing), 4 queue's group, 5 worker */
 	uint32_t alive;  /* 0: ended, its ring is still kept */
 	uint64_t count;  /* sent, or received */
 	uint64_t lost;

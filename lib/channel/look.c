@@ -136,7 +136,7 @@ static uint64_t lag_of(const struct seen *s, uint32_t slot)
 		line = &leat__ctrl_lines(ctrl, &s->cg, s->rings[i].w.entry)[slot];
 		state = leat__load_acquire(&line->state);
 		cursor = leat__load_relaxed(&line->cursor);
-		if (LEAT__RING_ID(state) == s->rings[i].w.id && LEAT__STATE(state) == LEAT__ACTIVE &&
+		if (LEAT__RING_ID(state) == s->rings[i].w.id && LEAT__IN(state, 1u << LEAT__ACTIVE | 1u << LEAT__SHARED) &&
 		    cursor <= s->rings[i].tail && s->rings[i].tail - cursor > lag)
 			lag = s->rings[i].tail - cursor;
 	}
@@ -191,7 +191,7 @@ static int see_peers(struct leat *l, uint64_t object, const struct seen *s, stru
 				return leat__say(-EPROTO, "the broker's list of peers is malformed");
 			memcpy(&w, at, sizeof(w));
 			see_peer(&p, &w, s);
-			if (p.role == 2 && p.lag > st->lag_max)
+			if ((p.role == 2 || p.role == 4) && p.lag > st->lag_max)
 				st->lag_max = p.lag;
 			e = fn ? fn(&p, arg) : 0;
 			if (e)

@@ -79,10 +79,93 @@ static struct leat__line *reserve(const struct leat__group *g, uint64_t *word)
 	return NULL;
 }
 
-/* The message at @pos: as leat__reader_seek(). */
+/*
+ * Does a record begin at @pos, where we know of none before it? Then from there one follows the other, numbered,
+ * up to the next mark, or tail; and there, at @end, one begins in any case.
+ */
+static int vouched_for(const struct leat__reader *r, uint64_t pos, uint64_t tail, uint64_t *seq, uint64_t *end)
+{
+	struct leat__record rec = leat__record_at(r, pos);
+	uint32_t next = rec.seq;
+
+	*seq = leat__reader_extend(r, rec.seq);
+	*end = tail;
+	for (int i = 0; i < LEAT__MARKS; i++) {
+		uint64_t p = leat__load_acquire(&r->ring->marks[i]);
+
+		if (p >= pos && p < *end && p % 8 == 0)
+			*end = p;
+	}
+	for (uint64_t p = pos; p < *end; next++) {
+		rec = leat__record_at(r, p);
+		if (rec.seq != next || leat__record_bytes(rec) > *end - p)
+			return 0;
+		p += leat__record_bytes(rec);
+	}
+	return 1;
+}
+
+/* Walk on to @pos, or beyond: 1 we stand there, 0 we were overtaken, -EBADMSG. */
+static int walk(struct leat__reader *r, uint64_t pos)
+{
+	while (r->pos < pos) {
+		struct leat__record rec = leat__record_at(r, r->pos);
+		uint64_t need = leat__record_bytes(rec);
+
+		if (!leat__reader_whole(r, r->pos)) {
+			r->counting = LEAT__ADOPT;
+			return 0;
+		}
+		if (rec.seq != (uint32_t)r->seq || need > r->seen - r->pos)
+			return leat__reader_doubt(r, r->pos);
+		r->pos += need;
+		r->seq++;
+	}
+	return 1;
+}
+
+/*
+ * Stand at the record at @pos. 1 done; 0 not, as it is no longer, or not yet, there; 2 no record begins there, and we
+ * stand at one behind it, or at tail; -EBADMSG the publisher wrote nonsense. Bounded by the ring's size.
+ */
+static int seek(struct leat__reader *r, uint64_t pos)
+{
+	uint64_t p, seq, end;
+	int e;
+
+	r->seen = leat__load_acquire(&r->ring->tail);
+	if (pos >= r->seen || r->seen - pos > r->capacity || r->seen % 8)
+		return 0;
+	if (pos % 8)
+		return 2;
+	if (r->counting == LEAT__KNOWN && r->pos <= pos) {
+		e = walk(r, pos);
+		if (e)
+			return e < 0 || r->pos == pos ? e : 2;
+	}
+	if (leat__reader_mark(r, 0, pos, &p, &seq)) {
+		r->pos = p;
+		r->seq = seq;
+		r->counting = LEAT__KNOWN;
+		e = walk(r, pos);
+		if (e)
+			return e < 0 || r->pos == pos ? e : 2;
+	}
+	e = vouched_for(r, pos, r->seen, &seq, &end);
+	r->pos = e ? pos : end;
+	r->seq = seq;
+	r->counting = e ? LEAT__KNOWN : LEAT__ADOPT;
+	if (!leat__reader_whole(r, pos)) {
+		r->counting = LEAT__ADOPT;
+		return 0;
+	}
+	return e ? 1 : 2;
+}
+
+/* The message at @pos: as seek(). */
 static int message_at(struct leat__reader *r, uint64_t pos, struct leat__msg *msg)
 {
-	int e = leat__reader_seek(r, pos);
+	int e = seek(r, pos);
 
 	if (e == 1)
 		e = leat__reader_next(r, msg);

@@ -40,21 +40,6 @@ void leat__reader_init(struct leat__reader *r, struct leat__ring_shm *ring,
 	r->blocks_at = (const unsigned char *)ring + g->blocks_off;
 }
 
-static struct leat__record record_at(const struct leat__reader *r, uint64_t pos)
-{
-	const uint64_t *at = (const uint64_t *)(const void *)(r->data + (pos & r->mask));
-	uint64_t both = leat__load_relaxed(at); /* size and seq in one look */
-	struct leat__record rec;
-
-	memcpy(&rec, &both, sizeof(rec));
-	return rec;
-}
-
-static uint64_t record_need(struct leat__record rec)
-{
-	return leat__align(sizeof(rec) + (rec.size & ~LEAT__IN_BLOCK), 8);
-}
-
 /* The newest committed record at or after last: its position, and the tail behind it. 1, 0 none. */
 static int newest(const struct leat__reader *r, uint64_t *pos, uint64_t *seq, uint64_t *tail)
 {
@@ -66,8 +51,8 @@ static int newest(const struct leat__reader *r, uint64_t *pos, uint64_t *seq, ui
 		if (!t)
 			return 0;
 		for (; p < t && p % 8 == 0 && steps < STEPS; steps++) {
-			struct leat__record rec = record_at(r, p);
-			uint64_t need = record_need(rec);
+			struct leat__record rec = leat__record_at(r, p);
+			uint64_t need = leat__record_bytes(rec);
 
 			if (!leat__reader_whole(r, p) || need > t - p)
 				break;
@@ -85,7 +70,7 @@ static int newest(const struct leat__reader *r, uint64_t *pos, uint64_t *seq, ui
 }
 
 /* A mark to begin at: the oldest that still holds, or the newest that is at most @most. */
-static int mark(const struct leat__reader *r, int oldest, uint64_t most, uint64_t *pos,
+int leat__reader_mark(const struct leat__reader *r, int oldest, uint64_t most, uint64_t *pos,
 		uint64_t *seq)
 {
 	int found = 0;
@@ -97,8 +82,8 @@ static int mark(const struct leat__reader *r, int oldest, uint64_t most, uint64_
 
 		if (p >= t || p > most || p % 8 || (found && (oldest ? p >= *pos : p <= *pos)))
 			continue;
-		rec = record_at(r, p);
-		if (!leat__reader_whole(r, p) || record_need(rec) > t - p)
+		rec = leat__record_at(r, p);
+		if (!leat__reader_whole(r, p) || leat__record_bytes(rec) > t - p)
 			continue;
 		*pos = p;
 		*seq = leat__reader_extend(r, rec.seq);
@@ -113,7 +98,7 @@ static void start(struct leat__reader *r, enum leat_from from)
 	uint64_t p, seq, tail;
 
 	r->counting = LEAT__KNOWN;
-	if (from == LEAT_OLDEST && mark(r, 1, UINT64_MAX, &r->pos, &r->seq))
+	if (from == LEAT_OLDEST && leat__reader_mark(r, 1, UINT64_MAX, &r->pos, &r->seq))
 		return;
 	if (newest(r, &p, &seq, &tail)) {
 		r->pos = from == LEAT_LATEST ? p : tail;
@@ -254,7 +239,7 @@ static void lapped(struct leat__reader *r)
 	uint32_t was = r->counting;
 	uint64_t p, seq;
 
-	if (mark(r, 0, half, &p, &seq) && p > r->pos) {
+	if (leat__reader_mark(r, 0, half, &p, &seq) && p > r->pos) {
 		r->seq = seq;
 		r->pos = p;
 		r->counting = LEAT__KNOWN;
@@ -269,7 +254,7 @@ static void lapped(struct leat__reader *r)
 }
 
 /* What we read makes no sense: because it was overwritten, or because the publisher lies. */
-static int doubt(struct leat__reader *r, uint64_t pos)
+int leat__reader_doubt(struct leat__reader *r, uint64_t pos)
 {
 	if (!leat__reader_whole(r, pos)) {
 		lapped(r);
@@ -308,7 +293,7 @@ static int find_block(struct leat__reader *r, struct leat__msg *msg)
 	}
 	if (msg->size != (LEAT__IN_BLOCK | sizeof(ref)) || ref.block >= r->g.n_blocks ||
 	    ref.size > r->g.block_size)
-		return doubt(r, r->pos);
+		return leat__reader_doubt(r, r->pos);
 	msg->block = (int32_t)ref.block;
 	msg->gen = ref.gen;
 	msg->size = ref.size;
@@ -324,85 +309,6 @@ static int find_block(struct leat__reader *r, struct leat__msg *msg)
 void leat__reader_start(struct leat__reader *r, int oldest)
 {
 	start(r, oldest ? LEAT_OLDEST : LEAT_NEW);
-}
-
-/*
- * Does a record begin at @pos, where we know of none before it? Then from there one follows the other, numbered,
- * up to the next mark, or tail; and there, at @end, one begins in any case.
- */
-static int vouched_for(const struct leat__reader *r, uint64_t pos, uint64_t tail, uint64_t *seq, uint64_t *end)
-{
-	struct leat__record rec = record_at(r, pos);
-	uint32_t next = rec.seq;
-
-	*seq = leat__reader_extend(r, rec.seq);
-	*end = tail;
-	for (int i = 0; i < LEAT__MARKS; i++) {
-		uint64_t p = leat__load_acquire(&r->ring->marks[i]);
-
-		if (p >= pos && p < *end && p % 8 == 0)
-			*end = p;
-	}
-	for (uint64_t p = pos; p < *end; next++) {
-		rec = record_at(r, p);
-		if (rec.seq != next || record_need(rec) > *end - p)
-			return 0;
-		p += record_need(rec);
-	}
-	return 1;
-}
-
-/* Walk on to @pos, or beyond: 1 we stand there, 0 we were overtaken, -EBADMSG. */
-static int walk(struct leat__reader *r, uint64_t pos)
-{
-	while (r->pos < pos) {
-		struct leat__record rec = record_at(r, r->pos);
-		uint64_t need = record_need(rec);
-
-		if (!leat__reader_whole(r, r->pos)) {
-			r->counting = LEAT__ADOPT;
-			return 0;
-		}
-		if (rec.seq != (uint32_t)r->seq || need > r->seen - r->pos)
-			return doubt(r, r->pos);
-		r->pos += need;
-		r->seq++;
-	}
-	return 1;
-}
-
-int leat__reader_seek(struct leat__reader *r, uint64_t pos)
-{
-	uint64_t p, seq, end;
-	int e;
-
-	r->seen = leat__load_acquire(&r->ring->tail);
-	if (pos >= r->seen || r->seen - pos > r->capacity || r->seen % 8)
-		return 0;
-	if (pos % 8)
-		return 2;
-	if (r->counting == LEAT__KNOWN && r->pos <= pos) {
-		e = walk(r, pos);
-		if (e)
-			return e < 0 || r->pos == pos ? e : 2;
-	}
-	if (mark(r, 0, pos, &p, &seq)) {
-		r->pos = p;
-		r->seq = seq;
-		r->counting = LEAT__KNOWN;
-		e = walk(r, pos);
-		if (e)
-			return e < 0 || r->pos == pos ? e : 2;
-	}
-	e = vouched_for(r, pos, r->seen, &seq, &end);
-	r->pos = e ? pos : end;
-	r->seq = seq;
-	r->counting = e ? LEAT__KNOWN : LEAT__ADOPT;
-	if (!leat__reader_whole(r, pos)) {
-		r->counting = LEAT__ADOPT;
-		return 0;
-	}
-	return e ? 1 : 2;
 }
 
 int leat__reader_look(struct leat__reader *r)
@@ -466,11 +372,11 @@ again:
 		if (!e) /* lapped, and somewhere else now */
 			goto again;
 	}
-	rec = record_at(r, r->pos);
-	msg->need = record_need(rec);
+	rec = leat__record_at(r, r->pos);
+	msg->need = leat__record_bytes(rec);
 	if (msg->need > r->seen - r->pos ||
 	    (r->counting == LEAT__KNOWN && rec.seq != (uint32_t)r->seq)) {
-		e = doubt(r, r->pos);
+		e = leat__reader_doubt(r, r->pos);
 		if (e < 0)
 			return e;
 		goto again;
@@ -572,9 +478,9 @@ static int ends_at(const struct leat__reader *r, uint64_t pos, uint64_t tail, st
 {
 	if (pos % 8)
 		return 0;
-	*rec = record_at(r, pos);
+	*rec = leat__record_at(r, pos);
 	/* A block's reference has a bit set that makes it large. */
-	return LEAT__SMALL((size_t)rec->size) && record_need(*rec) == tail - pos;
+	return LEAT__SMALL((size_t)rec->size) && leat__record_bytes(*rec) == tail - pos;
 }
 
 int leat__reader_find_newest(struct leat__reader *r, uint64_t tail)
@@ -602,9 +508,9 @@ int leat__reader_latest(const struct leat__reader *r, struct leat__msg *msg)
 
 		if (!newest(r, &p, &seq, &tail))
 			return 0;
-		rec = record_at(r, p);
+		rec = leat__record_at(r, p);
 		msg->pos = p;
-		msg->need = record_need(rec);
+		msg->need = leat__record_bytes(rec);
 		msg->seq = seq;
 		msg->size = rec.size;
 		msg->block = -1;

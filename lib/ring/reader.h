@@ -55,17 +55,32 @@ struct leat__msg {
 	int32_t block; /* -1: inline */
 };
 
+/* What lies at @pos: to be believed when that is whole(), below. */
+static inline struct leat__record leat__record_at(const struct leat__reader *r, uint64_t pos)
+{
+	const uint64_t *at = (const uint64_t *)(const void *)(r->data + (pos & r->mask));
+	uint64_t both = leat__load_relaxed(at); /* size and seq in one look */
+	struct leat__record rec;
+
+	memcpy(&rec, &both, sizeof(rec));
+	return rec;
+}
+
+static inline uint64_t leat__record_bytes(struct leat__record rec)
+{
+	return leat__align(sizeof(rec) + (rec.size & ~LEAT__IN_BLOCK), 8);
+}
+
 /* Set up for ring @id; attach next. @line NULL: not waited for and not seen. */
 void leat__reader_init(struct leat__reader *r, struct leat__ring_shm *ring,
 		       const unsigned char *data, const struct leat__geometry *g, uint64_t id,
 		       struct leat__line *line, uint32_t *space_bell);
 
-/*
- * For readers whose place others decide (group.c): stand at the record at @pos. 1 done; 0 not, as it is no longer,
- * or not yet, there; 2 no record begins there, and we stand at one behind it, or at tail; -EBADMSG the publisher
- * wrote nonsense. Bounded by the ring's size.
- */
-int leat__reader_seek(struct leat__reader *r, uint64_t pos);
+/* For readers whose place others decide (group.c). A mark to begin at: the oldest that still holds, or the newest
+ * that is at most @most; 1 found. And what to say of what makes no sense: -EBADMSG, or 0 when it was overwritten
+ * meanwhile, and we stand elsewhere. */
+int leat__reader_mark(const struct leat__reader *r, int oldest, uint64_t most, uint64_t *pos, uint64_t *seq);
+int leat__reader_doubt(struct leat__reader *r, uint64_t pos);
 /* Stand at the oldest record there is; or, if @oldest is 0, behind the newest. */
 void leat__reader_start(struct leat__reader *r, int oldest);
 
