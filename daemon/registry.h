@@ -125,7 +125,7 @@ const char *slot_program(const struct slot *s);
 
 /* Rings that all have read make way for those that a group waits for. */
 void registry_tidy(struct registry *reg, struct channel *ch);
-/* Forget rings that are drained and whose time is over. */
+/* Forget rings that are drained and whose time is over; @now UINT64_MAX: it is for all. */
 void registry_expire(struct registry *reg, uint64_t now);
 void registry_free(struct registry *reg);
 

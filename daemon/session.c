@@ -130,6 +130,23 @@ static int handle(struct session *s, struct leat__packet *p)
 	return 0;
 }
 
+/* Its descriptors could not be received: say so, and make room for the next. */
+static int refuse(struct session *s, const struct leat__packet *p)
+{
+	struct leat__wire_head head;
+	struct leat__out out;
+
+	if (p->size < sizeof(head))
+		return -EBADMSG;
+	memcpy(&head, p->bytes, sizeof(head));
+	registry_expire(&s->b->reg, UINT64_MAX);
+	leat__wire_begin(&out, LEAT__ERROR, head.serial, head.object);
+	leat__wire_u32(&out, LEAT__T_CODE, EMFILE);
+	leat__wire_text(&out, LEAT__T_WHY, "the broker has too many open files: raise its limit (LimitNOFILE=, ulimit -n)");
+	leat__wire_end(&out, 0);
+	return leat__sock_send(s->sock, &out, NULL, 0);
+}
+
 static void on_socket(uv_poll_t *h, int status, int events)
 {
 	struct session *s = h->data;
@@ -150,6 +167,8 @@ static void on_socket(uv_poll_t *h, int status, int events)
 		if (e > 0) {
 			e = handle(s, &p);
 			leat__packet_close(&p);
+		} else if (e == -EMFILE) {
+			e = refuse(s, &p);
 		} else if (e == 0) {
 			e = leat__say(-EPIPE, "closed");
 		}

@@ -1076,6 +1076,32 @@ START_TEST(a_channel_for_a_small_state_takes_64_kib_at_most)
 }
 END_TEST
 
+START_TEST(a_broker_without_descriptors_says_so_and_makes_room)
+{
+	struct rlimit64 few = {48, 48};
+	struct leat *l = broker_open();
+	int refused = 0;
+
+	ck_assert(prlimit64(broker_pid(), RLIMIT_NOFILE, &few, NULL) == 0);
+	for (int i = 0; i < 200; i++) { /* each leaves a ring that lingers */
+		struct leat_pub *p;
+		int e = leat_pub_open(l, random_name(), OPTS(leat_pub_opts, .capacity = 4096), &p);
+
+		if (e == 0) {
+			leat_pub_close(p);
+			continue;
+		}
+		ck_assert_msg(e == -EMFILE, "%d: %s", e, leat_why());
+		ck_assert(strstr(leat_why(), "open files"));
+		refused++;
+	}
+	fprintf(stderr, "# %d of 200 were refused\n", refused);
+	ck_assert(refused > 0 && refused < 100);
+	ok(leat_ping(l, NULL));
+	leat_close(l);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("channel");
@@ -1114,5 +1140,6 @@ int main(void)
 	test(tc, a_busy_publisher_keeps_no_other_from_being_read);
 	test(tc, a_channel_for_a_small_state_takes_64_kib_at_most);
 	test(tc, an_idle_subscriber_and_broker_use_next_to_no_cpu);
+	test(tc, a_broker_without_descriptors_says_so_and_makes_room);
 	return run_suite(s);
 }

@@ -119,6 +119,12 @@ int leat__sock_recv(int sock, struct leat__packet *p)
 	p->size = (size_t)n;
 	if (n == 0 && !p->n_fds)
 		return 0;
+	/* There was room for more than came: it is we who have none left. */
+	if (n > 0 && !bad && (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == MSG_CTRUNC && p->n_fds < LEAT__FDS_MAX) {
+		leat__packet_close(p);
+		return leat__say(-EMFILE, "a descriptor that was sent cannot be received: this process, or the system, has "
+					  "too many open files; raise the limit (ulimit -n)");
+	}
 	if (n == 0 || bad || (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
 		leat__packet_close(p);
 		return leat__say(-EBADMSG, "packet is empty, too long, or with too many descriptors");

@@ -15,7 +15,8 @@ struct leat__packet {
 
 /* Send @o with descriptors, which stay the caller's; never blocks. 0, -EAGAIN, -EPIPE, ... */
 int leat__sock_send(int sock, const struct leat__out *o, const int *fds, unsigned n_fds);
-/* Receive one packet. 1, 0 the other side has closed, -EAGAIN, -EBADMSG truncated or empty. */
+/* Receive one packet. 1, 0 the other side has closed, -EAGAIN, -EBADMSG truncated or empty,
+ * -EMFILE its descriptors are lost, as we have no room for them: its bytes are there. */
 int leat__sock_recv(int sock, struct leat__packet *p);
 void leat__packet_close(struct leat__packet *p);
 /* Take descriptor @i out of the packet; -1 none. */
