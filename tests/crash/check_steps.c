@@ -19,7 +19,7 @@
 #include <sys/user.h>
 #include <sys/wait.h>
 
-enum kind { PUB, SUB, MOVE, RETURN, DOMAIN, REGION, SYNC, HAND };
+enum kind { PUB, SUB, DOMAIN, REGION, SYNC, HAND };
 
 static const struct op {
 	const char *name;
@@ -53,8 +53,6 @@ static const struct op {
 	{"sub_close", SUB, 0, 0, 0},
 	{"sub_open", SUB, 0, 0, 0},
 	{"sub_observe", SUB, 0, 0, 0},
-	{"move", MOVE, 3, 28, 0},
-	{"return", RETURN, 0, 0, 0},
 	{"open", DOMAIN, 0, 0, 0},
 	{"close", DOMAIN, 0, 0, 0},
 	{"region", REGION, 0, 0, 0},
@@ -411,92 +409,6 @@ static void sub_point(const struct op *op, struct trace *t, long n)
 	newcomers(name);
 }
 
-static unsigned came_over; /* victims that had gone over to the next broker when they were killed */
-
-static void broker_again(void)
-{
-	broker_kill(SIGKILL);
-	broker_start("--linger", "0", NULL);
-}
-
-static void note_whether_over(const char *name, unsigned pubs, unsigned subs)
-{
-	struct leat_stat st = {.struct_size = sizeof(st)};
-
-	came_over += leat_stat(l, name, &st, NULL, NULL) == 0 && st.publishers == pubs && st.subscribers == subs;
-}
-
-/* A publisher is killed on its way to a restarted broker, its subscribers going there, too. */
-static void move_point(const struct op *op, struct trace *t, long n)
-{
-	const char *name = random_name();
-	struct sleeper z[2] = {{.s = sub(name, LEAT_UNTIL_ENDED)}, {.s = sub(name, LEAT_UNTIL_ENDED)}};
-	pthread_t thread[2];
-
-	for (int i = 0; i < 2; i++)
-		ck_assert(pthread_create(&thread[i], NULL, sleeper, &z[i]) == 0);
-	victim_start(t, op->name, domain, name);
-	for (int i = 0; i < 2; i++)
-		eventually(__atomic_load_n(&z[i].got, __ATOMIC_RELAXED) == (uint64_t)op->before);
-	broker_again();
-	victim_step(t, n);
-	note_whether_over(name, 1, 2);
-	victim_kill(t);
-	for (int i = 0; i < 2; i++) {
-		pthread_join(thread[i], NULL);
-		must(z[i].end == -ENODATA && z[i].got == z[0].got && z[i].got >= (uint64_t)op->before &&
-			     z[i].got <= (uint64_t)op->most,
-		     "%s, instruction %ld: %llu messages (the other %llu), and then %d", op->name, n,
-		     (unsigned long long)z[i].got, (unsigned long long)z[0].got, z[i].end);
-		leat_sub_close(z[i].s);
-	}
-	newcomers(name);
-}
-
-struct traffic {
-	struct leat_pub *q;
-	struct leat_sub *s;
-	uint64_t sent, got;
-	int stop;
-};
-
-static void *traffic(void *arg)
-{
-	struct traffic *f = arg;
-
-	while (!leat__load_acquire(&f->stop)) {
-		send_and_read(f->q, f->s, &f->sent, &f->got, 8, "traffic", (long)f->sent);
-		usleep(5000);
-	}
-	return NULL;
-}
-
-/* A subscriber is killed on its way to a restarted broker, with the others. */
-static void return_point(const struct op *op, struct trace *t, long n)
-{
-	const char *name = random_name();
-	struct traffic f = {.s = sub(name, 0)};
-	pthread_t thread;
-
-	ok(leat_pub_open(l, name, OPTS(leat_pub_opts, .capacity = 4096, .max_size = 20000, .blocks = 2), &f.q));
-	send_and_read(f.q, f.s, &f.sent, &f.got, 8, op->name, n);
-	victim_start(t, op->name, domain, name);
-	broker_again();
-	ck_assert(pthread_create(&thread, NULL, traffic, &f) == 0);
-	victim_step(t, n);
-	note_whether_over(name, 1, 2);
-	victim_kill(t);
-	leat__store_release(&f.stop, 1);
-	pthread_join(thread, NULL);
-	for (int i = 0; i < 520; i++)
-		send_and_read(f.q, f.s, &f.sent, &f.got, 8, op->name, n);
-	for (int i = 0; i < 4; i++)
-		send_and_read(f.q, f.s, &f.sent, &f.got, 20000, op->name, n);
-	leat_pub_close(f.q);
-	leat_sub_close(f.s);
-	newcomers(name);
-}
-
 static void domain_point(const struct op *op, struct trace *t, long n)
 {
 	victim_start(t, op->name, domain, "-");
@@ -675,8 +587,6 @@ static void point(const struct op *op, struct trace *t, long n, const char *kind
 	switch (op->kind) {
 	case PUB: pub_point(op, t, n); break;
 	case SUB: sub_point(op, t, n); break;
-	case MOVE: move_point(op, t, n); break;
-	case RETURN: return_point(op, t, n); break;
 	case DOMAIN: domain_point(op, t, n); break;
 	case REGION: region_point(op, t, n, kind); break;
 	case SYNC: sync_point(op, t, n); break;
@@ -702,13 +612,10 @@ static void every_instruction(const struct op *op, const char *kind)
 
 	point(op, &t, 1L << 40, kind);
 	ck_assert(t.ended);
-	/* On a busy machine its time may be over before all have gone over. */
-	for (int i = 0; i < 20 && (op->kind == MOVE || op->kind == RETURN) && !came_over; i++)
-		point(op, &t, 1L << 40, kind);
 	total = t.inside;
 	ck_assert_int_gt(total, 0);
 	/* All of those of messages in the long form. */
-	most = full() ? op->kind == PUB || op->kind == SUB ? 6000 : 1500 : total > 2500 || op->kind == MOVE || op->kind == RETURN ? 25 : op->kind == REGION ? 12 : 75;
+	most = full() ? op->kind == PUB || op->kind == SUB ? 6000 : 1500 : total > 2500 ? 25 : op->kind == REGION ? 12 : 75;
 	if (total > most)
 		step = (double)total / (double)most;
 	for (double at = 0; at <= (double)total; at += step, done++)
@@ -735,7 +642,6 @@ START_TEST(killed_at_every_instruction_the_others_go_on)
 	else
 		every_instruction(op, NULL);
 	fprintf(stderr, "# POINTS %ld STATES %u SLOWEST %.1f ms\n", points, n_states, (double)slowest / 1e6);
-	ck_assert((op->kind != MOVE && op->kind != RETURN) || came_over);
 	/* As the machine may have other things to do: the bound is 100 ms after the broker's verdict. */
 	ck_assert_msg(slowest < SEC, "somebody was held up for %.3f s", (double)slowest / 1e9);
 	ck_assert_msg(odd_sysv * 20 <= points, "%ld segments were left", odd_sysv);
