@@ -111,6 +111,8 @@ static int handle(struct session *s, struct leat__packet *p)
 		return leat__fail(-EPROTO, "unknown request %u", in.head.type);
 	if (e == 0)
 		e = leat__wire_end(&r.out, r.n_fds);
+	if (e == -EMFILE) /* make room for the next */
+		registry_expire(&s->b->reg, UINT64_MAX);
 	if (e < 0) {
 		leat__wire_begin(&r.out, LEAT__ERROR, in.head.serial, in.head.object);
 		leat__wire_u32(&r.out, LEAT__T_CODE, (uint32_t)-e);

@@ -256,16 +256,25 @@ int message_whole(const void *at, size_t size, uint64_t seed)
 	return 1;
 }
 
-int count_fds(void)
+int count_fds_of(pid_t pid)
 {
-	DIR *d = opendir("/proc/self/fd");
+	char path[64];
+	DIR *d;
 	int n = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	d = opendir(path);
 
 	while (d && readdir(d))
 		n++;
 	if (d)
 		closedir(d);
 	return n;
+}
+
+int count_fds(void)
+{
+	return count_fds_of(getpid());
 }
 
 int count_maps(const char *what)

@@ -81,6 +81,7 @@ void fill_message(void *at, size_t size, uint64_t seed);
 int message_whole(const void *at, size_t size, uint64_t seed);
 
 /* Everything that is open in this process: descriptors and shared mappings. */
+int count_fds_of(pid_t pid);
 int count_fds(void);
 int count_maps(const char *what);
 
