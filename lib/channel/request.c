@@ -96,7 +96,8 @@ static void disown(struct leat *l, const struct leat__in *in)
 	leat__sock_send(l->sock, &o, NULL, 0);
 }
 
-/* Wait for the answer with our serial; older answers, whose askers gave up, are thrown away. */
+/* Wait for the answer with our serial; older answers, whose askers gave up, are thrown away. One that is there
+ * is heard however late we come: who gets little of the processor shall not ask in vain for ever. */
 static int answer(struct leat *l, uint64_t deadline, struct leat__packet *p, struct leat__in *in)
 {
 	for (;;) {
@@ -104,13 +105,13 @@ static int answer(struct leat *l, uint64_t deadline, struct leat__packet *p, str
 		struct pollfd pfd = {l->sock, POLLIN, 0};
 		int e;
 
-		if (now >= deadline)
-			return leat__fail(-ETIMEDOUT, "the broker of %s does not answer: is it stopped?",
-					  l->path);
-		e = poll(&pfd, 1, (int)((deadline - now) / 1000000) + 1);
+		e = poll(&pfd, 1, now < deadline ? (int)((deadline - now) / 1000000) + 1 : 0);
 		if (e < 0 && errno != EINTR)
 			return leat__fail(-errno, "wait for the broker of %s: %s", l->path,
 					  strerror(errno));
+		if (e == 0 && now >= deadline)
+			return leat__fail(-ETIMEDOUT, "the broker of %s does not answer: is it stopped?",
+					  l->path);
 		if (e <= 0)
 			continue;
 		e = leat__sock_recv(l->sock, p);

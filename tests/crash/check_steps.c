@@ -19,7 +19,7 @@
 #include <sys/user.h>
 #include <sys/wait.h>
 
-enum kind { PUB, SUB, DOMAIN, REGION, SYNC, HAND };
+enum kind { PUB, SUB, MOVE, RETURN, DOMAIN, REGION, SYNC, HAND };
 
 static const struct op {
 	const char *name;
@@ -53,6 +53,8 @@ static const struct op {
 	{"sub_close", SUB, 0, 0, 0},
 	{"sub_open", SUB, 0, 0, 0},
 	{"sub_observe", SUB, 0, 0, 0},
+	{"move", MOVE, 3, 0, 0},
+	{"return", RETURN, 0, 0, 0},
 	{"open", DOMAIN, 0, 0, 0},
 	{"close", DOMAIN, 0, 0, 0},
 	{"region", REGION, 0, 0, 0},
@@ -77,7 +79,9 @@ struct trace {
 	pid_t pid;
 	unsigned long from, to; /* libleat's instructions */
 	long inside;            /* of them, so far */
-	int ended;              /* the second mark was reached */
+	int ended;              /* the second mark was reached, or done() */
+	int (*done)(const char *name); /* asked now and then, of what has no second mark */
+	const char *name;
 };
 
 static unsigned long ip(const struct trace *t)
@@ -155,12 +159,19 @@ static void victim_return(struct trace *t)
 /* Step on until @n instructions of libleat have been executed in all, or the second mark is there. */
 static void victim_step(struct trace *t, long n)
 {
+	uint64_t start = leat__now();
 	int was_inside = 0;
 
 	while (t->inside < n) {
 		unsigned long at = ip(t);
 
+		must(leat__now() - start < 60 * SEC, "after a minute and %ld instructions it has not got there", t->inside);
+
 		if (at >= t->from && at < t->to) {
+			if (t->done && t->inside % 500 == 0 && t->done(t->name)) {
+				t->ended = 1;
+				return;
+			}
 			t->inside++;
 			was_inside = 1;
 			victim_go(t, PTRACE_SINGLESTEP);
@@ -409,6 +420,92 @@ static void sub_point(const struct op *op, struct trace *t, long n)
 	newcomers(name);
 }
 
+static void broker_again(void)
+{
+	broker_kill(SIGKILL);
+	broker_start("--linger", "0", NULL);
+}
+
+/* One publisher and two subscribers, all at the broker that serves now. */
+static int all_over(const char *name)
+{
+	struct leat_stat st = {.struct_size = sizeof(st)};
+
+	return leat_stat(l, name, &st, NULL, NULL) == 0 && st.publishers == 1 && st.subscribers == 2;
+}
+
+/* A publisher is killed on its way to a restarted broker, its subscribers going there, too. */
+static void move_point(const struct op *op, struct trace *t, long n)
+{
+	const char *name = random_name();
+	struct sleeper z[2] = {{.s = sub(name, LEAT_UNTIL_ENDED)}, {.s = sub(name, LEAT_UNTIL_ENDED)}};
+	pthread_t thread[2];
+
+	for (int i = 0; i < 2; i++)
+		ck_assert(pthread_create(&thread[i], NULL, sleeper, &z[i]) == 0);
+	victim_start(t, op->name, domain, name);
+	for (int i = 0; i < 2; i++)
+		eventually(__atomic_load_n(&z[i].got, __ATOMIC_RELAXED) == (uint64_t)op->before);
+	broker_again();
+	t->done = all_over;
+	t->name = name;
+	victim_step(t, n);
+	victim_kill(t);
+	for (int i = 0; i < 2; i++) {
+		pthread_join(thread[i], NULL);
+		must(z[i].end == -ENODATA && z[i].got == z[0].got && z[i].got >= (uint64_t)op->before,
+		     "%s, instruction %ld: %llu messages (the other %llu), and then %d", op->name, n,
+		     (unsigned long long)z[i].got, (unsigned long long)z[0].got, z[i].end);
+		leat_sub_close(z[i].s);
+	}
+	newcomers(name);
+}
+
+struct traffic {
+	struct leat_pub *q;
+	struct leat_sub *s;
+	uint64_t sent, got;
+	int stop;
+};
+
+static void *traffic(void *arg)
+{
+	struct traffic *f = arg;
+
+	while (!leat__load_acquire(&f->stop)) {
+		send_and_read(f->q, f->s, &f->sent, &f->got, 8, "traffic", (long)f->sent);
+		usleep(1000);
+	}
+	return NULL;
+}
+
+/* A subscriber is killed on its way to a restarted broker, with the others. */
+static void return_point(const struct op *op, struct trace *t, long n)
+{
+	const char *name = random_name();
+	struct traffic f = {.s = sub(name, 0)};
+	pthread_t thread;
+
+	ok(leat_pub_open(l, name, OPTS(leat_pub_opts, .capacity = 4096, .max_size = 20000, .blocks = 2), &f.q));
+	send_and_read(f.q, f.s, &f.sent, &f.got, 8, op->name, n);
+	victim_start(t, op->name, domain, name);
+	broker_again();
+	t->done = all_over;
+	t->name = name;
+	ck_assert(pthread_create(&thread, NULL, traffic, &f) == 0);
+	victim_step(t, n);
+	victim_kill(t);
+	leat__store_release(&f.stop, 1);
+	pthread_join(thread, NULL);
+	for (int i = 0; i < 520; i++)
+		send_and_read(f.q, f.s, &f.sent, &f.got, 8, op->name, n);
+	for (int i = 0; i < 4; i++)
+		send_and_read(f.q, f.s, &f.sent, &f.got, 20000, op->name, n);
+	leat_pub_close(f.q);
+	leat_sub_close(f.s);
+	newcomers(name);
+}
+
 static void domain_point(const struct op *op, struct trace *t, long n)
 {
 	victim_start(t, op->name, domain, "-");
@@ -587,6 +684,8 @@ static void point(const struct op *op, struct trace *t, long n, const char *kind
 	switch (op->kind) {
 	case PUB: pub_point(op, t, n); break;
 	case SUB: sub_point(op, t, n); break;
+	case MOVE: move_point(op, t, n); break;
+	case RETURN: return_point(op, t, n); break;
 	case DOMAIN: domain_point(op, t, n); break;
 	case REGION: region_point(op, t, n, kind); break;
 	case SYNC: sync_point(op, t, n); break;

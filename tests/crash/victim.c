@@ -89,6 +89,23 @@ static void attach_region(void)
 	must(leat_region_open(&o, &r));
 }
 
+/* For as long as it lives: the driver sees when it has gone over to another broker. */
+static void sends_on(uint64_t i)
+{
+	for (;; i++) {
+		send_one(i);
+		usleep(5000);
+	}
+}
+
+static void receives_on(void)
+{
+	uint64_t n;
+
+	for (;;)
+		leat_recv(s, &n, sizeof(n), NULL, 10000000);
+}
+
 /* In a region with a mutex at 0, a semaphore at 64, a bell at 128. */
 #define MUTEX ((struct leat_mutex *)leat_region_addr(r))
 #define SEM   ((struct leat_sem *)(void *)((char *)leat_region_addr(r) + 64))
@@ -137,6 +154,7 @@ int main(int argc, char **argv)
 	STAGE("send_block", publisher(LEAT_WAIT, 0, 0, 3); MARK(); send_big(3))
 	STAGE("send_block_again", publisher(LEAT_WAIT, 0, 0, 0); send_big(0); send_big(1); MARK(); send_big(2))
 	STAGE("wait_space", publisher(LEAT_WAIT, 0, 0, 256); MARK(); n = 256; leat_send(p, &n, 8, 2000000))
+	STAGE("move", publisher(LEAT_WAIT, 0, 0, 3); MARK(); sends_on(3))
 	STAGE("pub_close", publisher(LEAT_WAIT, 0, 0, 3); MARK(); leat_pub_close(p))
 
 	/* subscribing, from the oldest; retain and drop find a large one */
@@ -152,6 +170,7 @@ int main(int argc, char **argv)
 	STAGE("retain", subscriber(0); MARK(); must(leat_peek(s, &seen, NULL, 0)); must(leat_retain(s, &kept)))
 	STAGE("drop", subscriber(0); MARK(); must(leat_peek(s, &seen, NULL, 0)); must(leat_retain(s, &kept));
 	      must(leat_drop(s, kept)))
+	STAGE("return", subscriber(0); MARK(); receives_on())
 	STAGE("sub_close", subscriber(0); MARK(); leat_sub_close(s))
 
 	/* regions: DOMAIN is the kind, NAME the path */
