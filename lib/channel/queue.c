@@ -30,6 +30,7 @@ struct leat_queue {
 	struct leat_pub *dead;
 	uint32_t parked;    /* of the group's slot, when we last looked */
 	uint64_t looked_at; /* when that was */
+	uint64_t last_id;   /* and the newest ring then */
 	struct leat_queue_stat st;
 };
 
@@ -221,9 +222,10 @@ static int adopt(struct leat_queue *q)
 	uint32_t parked = leat__load_acquire(&group_slot(q)->parked);
 	uint64_t now = leat__now();
 
-	if (parked == q->parked && now - q->looked_at < LOOK_NS)
+	if (parked == q->parked && s->last_id == q->last_id && now - q->looked_at < LOOK_NS)
 		return 0;
 	q->looked_at = now;
+	q->last_id = s->last_id;
 	for (uint32_t i = 0; i < s->n; i++) {
 		struct leat__attached *a = s->rings[i];
 		struct leat__group g = view(a);

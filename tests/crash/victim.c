@@ -89,6 +89,28 @@ static void attach_region(void)
 	must(leat_region_open(&o, &r));
 }
 
+static struct leat_queue *q;
+static const void *work;
+
+/* A worker of group g, with the first so many messages in hand and done with, and @again put back. */
+static void worker(int taken, int again)
+{
+	struct leat_queue_opts o = {.struct_size = sizeof(o), .max_deliveries = 2, .spin_ns = -1};
+
+	if (!l)
+		must(leat_open(domain, &l));
+	must(leat_queue_open(l, name, "g", &o, &q));
+	for (int i = 0; i < taken + again; i++) {
+		must(leat_queue_take(q, &work, NULL, 0));
+		must(i < taken ? leat_queue_ack(q) : leat_queue_nack(q));
+	}
+}
+
+static void take(int64_t timeout)
+{
+	must(leat_queue_take(q, &work, NULL, timeout));
+}
+
 /* For as long as it lives: the driver sees when it has gone over to another broker. */
 static void sends_on(uint64_t i)
 {
@@ -172,6 +194,18 @@ int main(int argc, char **argv)
 	      must(leat_drop(s, kept)))
 	STAGE("return", subscriber(0); MARK(); receives_on())
 	STAGE("sub_close", subscriber(0); MARK(); leat_sub_close(s))
+
+	/* a worker; five messages wait, which with take_wait are done already */
+	STAGE("queue_open", must(leat_open(domain, &l)); MARK(); worker(0, 0))
+	STAGE("take", worker(0, 0); MARK(); take(0))
+	STAGE("take_next", worker(2, 0); MARK(); take(0))
+	STAGE("take_again", worker(0, 1); MARK(); take(0))
+	STAGE("take_wait", worker(5, 0); MARK(); leat_queue_take(q, &work, NULL, 1000000))
+	STAGE("take_dead", worker(0, 2); MARK(); take(0))
+	STAGE("ack", worker(0, 0); take(0); MARK(); must(leat_queue_ack(q)))
+	STAGE("nack", worker(0, 0); take(0); MARK(); must(leat_queue_nack(q)))
+	STAGE("queue_close", worker(0, 0); MARK(); leat_queue_close(q))
+	STAGE("queue_close_busy", worker(0, 0); take(0); MARK(); leat_queue_close(q))
 
 	/* regions: DOMAIN is the kind, NAME the path */
 	STAGE("region", MARK(); region())
