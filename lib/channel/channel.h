@@ -200,6 +200,8 @@ enum { LEAT__TURN = 64 }; /* messages of one ring before the next is looked at *
 enum taking { OPENING, LOOKING, RETURNING };
 int leat__sub_take_rings(struct leat_sub *s, struct leat__packet *p, const struct leat__in *in,
 			 enum taking how);
+/* Has anything happened to the ring table or the broker? A look, for who waits; then: */
+int leat__sub_stirs(struct leat_sub *s);
 /* Has the ring table moved? Then ask. Failing is not fatal: what is attached goes on. */
 void leat__sub_look_around(struct leat_sub *s);
 /* Its publisher has gone on in this ring: follow. 1 done, 0 not yet. */
@@ -211,8 +213,6 @@ void leat__sub_put(struct leat__attached *a, int gone);
 /* The bells that ring for its rings, at most LEAT__BELLS. */
 enum { LEAT__BELLS = 8 };
 unsigned leat__sub_bells(struct leat_sub *s, uint32_t **bells);
-/* Is there something about the broker, or about rings of before it, to look after? */
-int leat__sub_astray(const struct leat_sub *s);
 /* sub_open.c: come back, at a restarted broker. */
 int leat__sub_return(struct leat_sub *s);
 void leat__sub_returned(struct leat_sub *s);

@@ -101,7 +101,6 @@ static int ready(void *arg)
 {
 	struct leat_queue *q = arg;
 	struct leat_sub *s = q->s;
-	uint64_t now;
 
 	for (uint32_t i = 0; i < s->n; i++) {
 		struct leat__group g = view(s->rings[i]);
@@ -114,16 +113,7 @@ static int ready(void *arg)
 	}
 	if (leat__load_relaxed(&group_slot(q)->parked) != q->parked)
 		return 1;
-	now = leat__now();
-	if (leat__tend_due(s->l, now))
-		leat__tend(s->l);
-	if (s->retry_at)
-		return now >= s->retry_at;
-	if (!leat__tied(s->l, s->seat->tie) && !leat__load_relaxed(&s->l->lost))
-		return 1;
-	if (leat__sub_astray(s) && now - q->looked_at >= LOOK_NS)
-		return 1;
-	return leat__load_relaxed(s->epoch_now) != s->epoch;
+	return leat__sub_stirs(s);
 }
 
 /* No longer on watch: let another be. */

@@ -11,7 +11,6 @@
 
 #define LINGER    64 /* looks at tail: 2 us where a pause takes 28 ns */
 #define TURN_NS   UINT64_C(25000000)
-#define ASTRAY_NS UINT64_C(100000000)
 
 /* ---- the next message ---- */
 
@@ -70,23 +69,13 @@ static int look(struct leat_sub *s)
 static int ready(void *arg)
 {
 	struct leat_sub *s = arg;
-	uint64_t now;
 
 	for (uint32_t i = 0; i < s->n; i++)
 		if (leat__reader_ready(&s->rings[i]->r, s->rings[i]->r.pos))
 			return 1;
 	if (!s->l)
 		return leat__hand_look(s);
-	now = leat__now();
-	if (leat__tend_due(s->l, now))
-		leat__tend(s->l);
-	if (s->retry_at)
-		return now >= s->retry_at;
-	if (!leat__tied(s->l, s->seat->tie) && !leat__load_relaxed(&s->l->lost))
-		return 1;
-	if (leat__sub_astray(s) && now - s->looked_at >= ASTRAY_NS)
-		return 1;
-	return leat__load_relaxed(s->epoch_now) != s->epoch;
+	return leat__sub_stirs(s);
 }
 
 static int ended(const struct leat_sub *s)

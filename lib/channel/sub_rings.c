@@ -16,7 +16,7 @@
 #define ASK_LEAST 1000000
 #define ASK_MOST  25000000
 #define REST      20
-#define LOOK_NS   UINT64_C(100000000)
+#define LOOK_NS   UINT64_C(50000000) /* so often at most, where no broker tells, who is dead */
 
 void leat__sub_put(struct leat__attached *a, int gone)
 {
@@ -203,64 +203,78 @@ static int impostor(const struct leat_sub *s, const struct leat__wire_brought *b
 	return 0;
 }
 
+/* Is ring @b one that we may read? Then it is among ours (@ret), which own @region from now on. */
+static int admit(struct leat_sub *s, const struct leat__wire_brought *b, struct leat_region *region,
+		 const struct leat__geometry *g, struct leat__attached **ret)
+{
+	int e;
+
+	if (impostor(s, b))
+		e = leat__say(-EBADMSG, "it claims to be another publisher's");
+	else if (s->queue && (g->flags & LEAT__OVERWRITE))
+		e = leat__say(-EBADMSG, "its publisher overwrites: not for a work queue");
+	else
+		e = leat__sub_attach(s, region, 1, g, ret);
+	if (e < 0) {
+		leat_region_close(region);
+		return e;
+	}
+	(*ret)->origin = b->origin;
+	(*ret)->client = b->client;
+	(*ret)->pid = b->pid;
+	(*ret)->uid = b->uid;
+	return 0;
+}
+
+/* Where in it do we begin? */
+static void start(struct leat_sub *s, struct leat__attached *a, int waiting, enum taking how)
+{
+	uint64_t word = LEAT__WORD(a->r.id, s->seat->grant << 12);
+
+	if (a->origin != a->r.id && (how != OPENING || !leat__load_acquire(&a->r.ring->began))) {
+		arrive(s, a, word, waiting);
+	} else if (s->queue) {
+		leat__reader_start(&a->r, 1);
+	} else if (how == OPENING) {
+		leat__reader_join(&a->r, word, waiting, s->from);
+	} else if (how == RETURNING) { /* it came before we came back */
+		leat__reader_arrive(&a->r, word, waiting, 0);
+		leat__reader_resume(&a->r, 0, 0, LEAT__KNOWN);
+	} else {
+		leat__reader_begin(&a->r, word, waiting);
+	}
+}
+
 /* Begin to read ring @w: from its beginning if it came after us, else where we asked. */
 static int attach(struct leat_sub *s, const struct leat__wire_ring *w, struct leat__packet *p,
 		  const struct leat__in *in, enum taking how)
 {
-	int waiting = s->mode == LEAT__WAITING && w->entry != LEAT__NO_ENTRY;
 	struct leat__line *line = NULL;
-	struct leat__attached *a;
+	struct leat__attached *a = NULL;
 	struct leat__wire_brought b;
 	struct leat_region *region;
 	struct leat__geometry g;
-	uint64_t word = LEAT__WORD(w->id, s->seat->grant << 12);
 	int e = fetch(s, w, p, in, how == OPENING, &region, &b, &g);
 
-	if (e == 0) {
-		if (impostor(s, &b))
-			e = leat__say(-EBADMSG, "it claims to be another publisher's");
-		else if (s->queue && (g.flags & LEAT__OVERWRITE))
-			e = leat__say(-EBADMSG, "its publisher overwrites: not for a work queue");
-		else
-			e = leat__sub_attach(s, region, 1, &g, &a);
-		if (e < 0)
-			leat_region_close(region);
+	if (e == 0)
+		e = admit(s, &b, region, &g, &a);
+	if (e == -EBADMSG || e == -EPROTO) {
+		s->corrupt++;
+		decline(s, w);
+		leat__log(LEAT_LOG_WARNING, "ring %llu is left out: %s", (unsigned long long)w->id, leat_why());
+		return 0;
 	}
-	if (e < 0) {
-		if (e == -EBADMSG || e == -EPROTO) {
-			s->corrupt++;
-			decline(s, w);
-			leat__log(LEAT_LOG_WARNING, "ring %llu is left out: %s",
-				  (unsigned long long)w->id, leat_why());
-			return 0;
-		}
+	if (e < 0)
 		return e;
-	}
-	a->origin = b.origin;
-	a->client = b.client;
-	a->pid = b.pid;
-	a->uid = b.uid;
 	if (w->entry < s->seat->cg.n_rings)
 		line = &leat__ctrl_lines(s->seat->ctrl, &s->seat->cg, w->entry)[s->seat->slot_index];
 	if (s->queue) { /* the group reads, and each may use all its lines */
 		a->lines = line - s->seat->slot_index;
 		line = NULL;
 	}
-	leat__reader_init(&a->r, leat_region_addr(region), region->view, &g, w->id, line,
-			  &s->seat->ctrl->space_bell);
+	leat__reader_init(&a->r, leat_region_addr(region), region->view, &g, w->id, line, &s->seat->ctrl->space_bell);
 	a->dead = w->state == LEAT__ENDED;
-	waiting = waiting && line;
-	if (b.origin != w->id && (how != OPENING || !leat__load_acquire(&a->r.ring->began)))
-		arrive(s, a, word, waiting);
-	else if (s->queue)
-		leat__reader_start(&a->r, 1);
-	else if (how == OPENING)
-		leat__reader_join(&a->r, word, waiting, s->from);
-	else if (how == RETURNING) { /* it came before we came back */
-		leat__reader_arrive(&a->r, word, waiting, 0);
-		leat__reader_resume(&a->r, 0, 0, LEAT__KNOWN);
-	} else
-		leat__reader_begin(&a->r, word, waiting);
+	start(s, a, s->mode == LEAT__WAITING && line, how);
 	leat__bell_toll(&s->seat->ctrl->space_bell); /* some publisher may wait for subscribers */
 	if (!a->dead || s->from != LEAT_NEW || how != OPENING)
 		s->had_publisher = 1;
@@ -309,9 +323,25 @@ int leat__sub_take_rings(struct leat_sub *s, struct leat__packet *p, const struc
 	return 0;
 }
 
-int leat__sub_astray(const struct leat_sub *s)
+/* Is there something about the broker, or about rings of before it, to look after? */
+static int astray(const struct leat_sub *s)
 {
 	return s->strays || !leat__tied(s->l, s->seat->tie);
+}
+
+int leat__sub_stirs(struct leat_sub *s)
+{
+	uint64_t now = leat__now();
+
+	if (leat__tend_due(s->l, now))
+		leat__tend(s->l);
+	if (s->retry_at)
+		return now >= s->retry_at;
+	if (!leat__tied(s->l, s->seat->tie) && !leat__load_relaxed(&s->l->lost))
+		return 1;
+	if (astray(s) && now - s->looked_at >= LOOK_NS)
+		return 1;
+	return leat__load_relaxed(s->epoch_now) != s->epoch;
 }
 
 /* No broker tells of the end of rings that were announced to one that is gone: their publishers' lives do. */
@@ -357,7 +387,7 @@ void leat__sub_look_around(struct leat_sub *s)
 	now = leat__now();
 	if (leat__tend_due(s->l, now))
 		leat__tend(s->l);
-	if (leat__sub_astray(s))
+	if (astray(s))
 		find_dead(s, now);
 	if (leat__load_acquire(&s->l->lost))
 		s->retry_at = 0; /* there is nobody to ask, until tend() finds somebody */
