@@ -32,6 +32,8 @@ checks = [  # sentence, model, flags, outcome, long
     ("two publishers notify one sleeper, and one of them all is killed", "notifiers", ["-DNR=1"], HOLDS, False),
     ("two publishers notify two sleepers, and one of them all is killed", "notifiers", ["-DNMSG=1"], HOLDS, True),
     ("a publisher goes over to a restarted broker", "move", [], HOLDS, False),
+    ("a work queue's messages, and a worker that is killed", "queue", ["-DNOBACK"], HOLDS, False),
+    ("and messages that are put back", "queue", [], HOLDS, True),
 ]
 mutations = [
     ("ring", SPLIT, ["NOFW", "NOFR"]),
@@ -53,6 +55,7 @@ mutations += [
     ("notifiers", ["-DNMSG=1"], ["HEAVYLESS", "NOTOLL", "TOLLIFBIT", "ONCE"]),
     ("entry", ["-DDIE"], ["FREEFIRST"]),
     ("move", [], ["LINEFIRST", "EARLY", "NOPOS"]),
+    ("queue", ["-DNOBACK", "-DNMSG=3"], ["SCANBAD", "NOTELATE", "EARLY", "NOVALID", "PREVALID", "FORGET"]),
 ]
 for model, flags, names in mutations:
     for m in names:
