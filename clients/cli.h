@@ -26,20 +26,20 @@ struct cli_option {
 };
 
 struct cli_command {
-	const char *name;
+	const char *name;    /* one word, or two */
 	const char *args;    /* after the options */
 	const char *summary; /* one line */
 	struct cli_option *options; /* ends with a zeroed one */
 	int (*run)(struct cli_command *cmd, int argc, char **argv); /* operands only */
 };
 
-extern struct cli_command cmd_completion, cmd_ls, cmd_ping, cmd_pub, cmd_stat, cmd_sub;
+extern struct cli_command cmd_completion, cmd_ls, cmd_ping, cmd_pub, cmd_queue_push, cmd_queue_take, cmd_stat, cmd_sub;
 extern struct cli_command *const cli_commands[]; /* ends with NULL */
 
 #define CLI_DOMAIN {"domain", "PATH", "the broker's socket (default: the usual places)", NULL}
 #define CLI_JSON   {"json", NULL, "facts as JSON", NULL}
 
-/* The option's value, NULL if not given. The name must be one of the command's. */
+/* The option's value; NULL if not given, or none of the command's. */
 const char *cli_get(const struct cli_command *cmd, const char *name);
 /* Numbers: 0, or CLI_USAGE after saying why. Sizes take K, M, G (powers of 1024). */
 int cli_size(const struct cli_command *cmd, const char *name, uint64_t otherwise, uint64_t *ret);
@@ -51,6 +51,9 @@ int cli_open(const struct cli_command *cmd, struct leat **ret);
 int cli_fail(const struct cli_command *cmd, const char *on, int err);
 __attribute__((format(printf, 2, 3))) int cli_usage(const struct cli_command *cmd, const char *fmt,
 						    ...);
+
+/* What leat pub does; with @group, for a work queue's. */
+int cli_publish(struct cli_command *cmd, int argc, char **argv, const char *group);
 
 /* Set by SIGINT and SIGTERM. */
 extern volatile sig_atomic_t cli_stop;

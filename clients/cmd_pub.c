@@ -48,7 +48,7 @@ static void progress(struct job *j, int last)
 	if (!j->progress || (!last && now - j->said < 0.5))
 		return;
 	j->said = now;
-	fprintf(stderr, "leat pub: %s: %llu messages, %.1f MB", j->name, (unsigned long long)j->sent,
+	fprintf(stderr, "leat %s: %s: %llu messages, %.1f MB", j->cmd->name, j->name, (unsigned long long)j->sent,
 		(double)j->bytes / 1e6);
 	if (j->total)
 		fprintf(stderr, " (%.0f %%)", 100.0 * (double)j->bytes / (double)j->total);
@@ -188,7 +188,7 @@ static int send_prefixed(struct job *j)
 			e = -EBADMSG;
 		}
 		if (e == -EBADMSG)
-			fprintf(stderr, "leat pub: %s: the input ends inside a message\n", j->name);
+			fprintf(stderr, "leat %s: %s: the input ends inside a message\n", j->cmd->name, j->name);
 		if (e < 0)
 			return e;
 		leat_commit(j->pub, size, 0);
@@ -224,7 +224,7 @@ static int open_input(struct job *j)
 
 	j->in = file ? fopen(file, "rb") : stdin;
 	if (!j->in) {
-		fprintf(stderr, "leat pub: open %s: %s\n", file, strerror(errno));
+		fprintf(stderr, "leat %s: open %s: %s\n", j->cmd->name, file, strerror(errno));
 		return CLI_FAILED;
 	}
 	if (fstat(fileno(j->in), &st) == 0 && S_ISREG(st.st_mode))
@@ -277,14 +277,14 @@ static int publish(struct job *j, uint64_t subscribers)
 	if (e < 0 && cli_stop && e == -ETIMEDOUT)
 		e = 0; /* told to stop, not out of patience */
 	if (e == 0 && ferror(j->in)) {
-		fprintf(stderr, "leat pub: %s: reading the input failed: %s\n", j->name,
+		fprintf(stderr, "leat %s: %s: reading the input failed: %s\n", j->cmd->name, j->name,
 			strerror(errno));
 		return CLI_FAILED;
 	}
 	if (e == -EBADMSG)
 		return CLI_FAILED;
 	if (e == -EMSGSIZE)
-		fprintf(stderr, "leat pub: %s: message %llu: see --max-size\n", j->name,
+		fprintf(stderr, "leat %s: %s: message %llu: see --max-size\n", j->cmd->name, j->name,
 			(unsigned long long)j->sent);
 	if (e < 0)
 		return cli_fail(j->cmd, j->name, e);
@@ -294,7 +294,18 @@ static int publish(struct job *j, uint64_t subscribers)
 	return CLI_DONE;
 }
 
-static int run(struct cli_command *cmd, int argc, char **argv)
+/* The group is there from before the first message, and keeps what nobody has taken. */
+static int make_group(struct leat *l, const char *name, const char *group)
+{
+	struct leat_queue *q;
+	int e = leat_queue_open(l, name, group, NULL, &q);
+
+	if (e == 0)
+		leat_queue_close(q);
+	return e;
+}
+
+int cli_publish(struct cli_command *cmd, int argc, char **argv, const char *group)
 {
 	struct leat_pub_opts o = {.struct_size = sizeof(o)};
 	struct job j = {.cmd = cmd, .timeout_ns = -1};
@@ -323,6 +334,8 @@ static int run(struct cli_command *cmd, int argc, char **argv)
 	if ((r = open_input(&j)) || (r = cli_open(cmd, &l)))
 		return r;
 	r = leat_pub_open(l, j.name, &o, &j.pub);
+	if (r == 0 && group)
+		r = make_group(l, j.name, group);
 	if (r < 0)
 		r = cli_fail(cmd, j.name, r);
 	else
@@ -331,6 +344,11 @@ static int run(struct cli_command *cmd, int argc, char **argv)
 	if (j.in != stdin)
 		fclose(j.in);
 	return r;
+}
+
+static int run(struct cli_command *cmd, int argc, char **argv)
+{
+	return cli_publish(cmd, argc, argv, NULL);
 }
 
 struct cli_command cmd_pub = {"pub", "NAME", "Publish standard input, a line a message.", options, run};

@@ -12,8 +12,8 @@
 #include <time.h>
 #include "cli.h"
 
-struct cli_command *const cli_commands[] = {&cmd_completion, &cmd_ls,   &cmd_ping, &cmd_pub,
-					    &cmd_stat,       &cmd_sub, NULL};
+struct cli_command *const cli_commands[] = {&cmd_completion, &cmd_ls,         &cmd_ping, &cmd_pub,
+					    &cmd_queue_push, &cmd_queue_take, &cmd_stat, &cmd_sub, NULL};
 volatile sig_atomic_t cli_stop;
 
 static void on_signal(int sig)
@@ -55,7 +55,7 @@ static void help(const struct cli_command *cmd, FILE *f)
 			 o->arg ? o->arg : "");
 		fprintf(f, "  %-24s %s\n", left, o->help);
 	}
-	fprintf(f, "  %-24s %s\n\nManual: leat-%s(1).\n", "--help", "this text", cmd->name);
+	fprintf(f, "  %-24s %s\n\nManual: leat-%.*s(1).\n", "--help", "this text", (int)strcspn(cmd->name, " "), cmd->name);
 }
 
 /* ---- options ---- */
@@ -70,7 +70,8 @@ static int parse(struct cli_command *cmd, int argc, char **argv)
 					   cmd->options[n].arg ? required_argument : no_argument, NULL,
 					   1000 + n};
 	longs[n] = (struct option){"help", no_argument, NULL, 'h'};
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+	/* What follows another command is that one's. */
+	while ((c = getopt_long(argc, argv, strstr(cmd->args, "COMMAND") ? "+" : "", longs, NULL)) != -1) {
 		if (c == 'h') {
 			help(cmd, stdout);
 			exit(CLI_DONE);
@@ -88,7 +89,7 @@ const char *cli_get(const struct cli_command *cmd, const char *name)
 {
 	const struct cli_option *o = cmd->options;
 
-	while (strcmp(o->name, name) != 0)
+	while (o->name && strcmp(o->name, name) != 0)
 		o++;
 	return o->value;
 }
@@ -189,11 +190,28 @@ double cli_quantile(double *sorted, size_t n, double q)
 	return sorted[i < n ? i : n - 1];
 }
 
+/* The command that the first word, or the first two, name; how many they are, also where there is none. */
+static struct cli_command *find(int argc, char **argv, int *words)
+{
+	*words = 1;
+	for (int i = 0; cli_commands[i]; i++) {
+		const char *name = cli_commands[i]->name;
+		size_t first = strcspn(name, " ");
+
+		if (strlen(argv[1]) != first || strncmp(argv[1], name, first) != 0)
+			continue;
+		*words = name[first] ? 2 : 1;
+		if (!name[first] || (argc > 2 && !strcmp(argv[2], name + first + 1)))
+			return cli_commands[i];
+	}
+	return NULL;
+}
+
 int main(int argc, char **argv)
 {
 	struct sigaction sa = {.sa_handler = on_signal};
-	struct cli_command *cmd = NULL;
-	int r;
+	struct cli_command *cmd;
+	int r, words;
 
 	if (argc < 2) {
 		help_all(stderr);
@@ -207,17 +225,16 @@ int main(int argc, char **argv)
 		printf("leat %s\n", leat_version());
 		return CLI_DONE;
 	}
-	for (int i = 0; cli_commands[i]; i++)
-		if (!strcmp(argv[1], cli_commands[i]->name))
-			cmd = cli_commands[i];
+	cmd = find(argc, argv, &words);
 	if (!cmd) {
-		fprintf(stderr, "leat: there is no command '%s'; try leat --help\n", argv[1]);
+		fprintf(stderr, "leat: there is no command '%s%s%s'; try leat --help\n", argv[1], words > 1 ? " " : "",
+			words > 1 && argc > 2 ? argv[2] : "");
 		return CLI_USAGE;
 	}
-	r = parse(cmd, argc - 1, argv + 1);
+	r = parse(cmd, argc - words, argv + words);
 	if (r)
 		return r;
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
-	return cmd->run(cmd, argc - 1 - optind, argv + 1 + optind);
+	return cmd->run(cmd, argc - words - optind, argv + words + optind);
 }

@@ -131,7 +131,8 @@ t usage_errors_exit_2_and_say_what_is_wrong
 usage_errors_exit_2_and_say_what_is_wrong() {
   for args in "" "nonsense" "pub" "pub a b" "pub --nope a" "pub --frame 0 a" "pub --frame 9-5 a" \
       "pub --count x a" "sub --from never a" "sub --timeout -1 a" "sub --raw --lines a" "ping a b" "ls a b" \
-      "stat" "completion fish" "ping --count 0"; do
+      "stat" "completion fish" "ping --count 0" "queue" "queue peek" "queue push" "queue take" \
+      "queue take --raw a cat" "queue take --max-deliveries 9G a" "queue push --frame 9 a"; do
     want 2 leat $args 2>"$dir/err" >/dev/null || return 1
     [ -s "$dir/err" ] || { echo "# leat $args says nothing"; return 1; }
   done
@@ -173,19 +174,79 @@ a_second_broker_for_the_same_domain_refuses() {
   want 1 "$LEAT_LEATD" --domain "$LEAT_BROKER" 2>"$dir/err" && grep -q 'another leatd' "$dir/err"
 }
 
+completes() { # completes WORD...: what bash offers for the last of leat's words
+  (. "$dir/bash"; COMP_WORDS=(leat "$@"); COMP_CWORD=$#; _leat; printf '%s\n' "${COMPREPLY[@]}")
+}
+
+t a_queue_keeps_what_nobody_took_and_each_job_is_done_once
+a_queue_keeps_what_nobody_took_and_each_job_is_done_once() {
+  local x p i r=0; x=$(name)
+  "$LEAT_LEATD" --domain "$dir/short.sock" --linger 0 & local b=$! # keeps no history
+  for _ in $(seq 500); do leat ls --domain "$dir/short.sock" >/dev/null 2>&1 && break; sleep 0.01; done
+  seq 200 | leat queue push --domain "$dir/short.sock" --capacity 4096 --timeout 20 "$x" || r=1
+  p=()
+  for i in 1 2 3; do
+    leat queue take --domain "$dir/short.sock" --timeout 0.5 "$x" > "$dir/out$i" 2>/dev/null & p+=($!)
+  done
+  for i in 0 1 2; do want 4 wait "${p[$i]}" || r=1; done
+  kill $b; wait $b
+  cat "$dir"/out[123] | sort -n | cmp - <(seq 200) && return $r
+}
+
+t a_job_whose_command_fails_is_done_again_and_at_last_set_aside
+a_job_whose_command_fails_is_done_again_and_at_last_set_aside() {
+  local x; x=$(name)
+  leat sub --count 1 --timeout 20 "$x/dead" > "$dir/dead" & local s=$!
+  for _ in $(seq 500); do leat stat "$x/dead" >/dev/null 2>&1 && break; sleep 0.01; done
+  printf 'good\nbad\nslow\n' | leat queue push "$x" || return 1
+  leat queue take --until-ended --timeout 20 --max-deliveries 3 --summary "$x" \
+    sh -c 'read j; echo "$j $LEAT_DELIVERIES" >> "$0"; case $j in bad) exit 3;; slow) [ $LEAT_DELIVERIES -gt 1 ];; esac' \
+    "$dir/did" 2> "$dir/err" || { cat "$dir/err"; return 1; }
+  wait $s || return 1
+  [ "$(cat "$dir/dead")" = bad ] || return 1
+  sort "$dir/did" | cmp - <(printf '%s\n' 'bad 1' 'bad 2' 'bad 3' 'good 1' 'slow 1' 'slow 2') || { cat "$dir/did"; return 1; }
+  grep -q '"acked": 2, "nacked": 4, "redelivered": 3, "dead": 1' "$dir/err" || { cat "$dir/err"; return 1; }
+}
+
+t a_worker_that_is_killed_loses_no_job
+a_worker_that_is_killed_loses_no_job() {
+  local x; x=$(name)
+  seq 20 | leat queue push "$x" || return 1
+  "$LEAT_CMD" queue take "$x" sh -c 'touch "$0"; sleep 60' "$dir/begun" & local w=$!
+  for _ in $(seq 500); do [ -e "$dir/begun" ] && break; sleep 0.01; done
+  pkill -9 -P $w
+  kill -9 $w
+  wait $w 2>/dev/null
+  leat queue take --until-ended --timeout 20 "$x" | sort -n | cmp - <(seq 20)
+}
+
+t a_queue_command_that_cannot_be_run_is_an_error_and_keeps_the_job
+a_queue_command_that_cannot_be_run_is_an_error_and_keeps_the_job() {
+  local x; x=$(name)
+  leat queue push --message job "$x" || return 1
+  want 1 leat queue take --timeout 20 "$x" /no/such/program 2> "$dir/err" || return 1
+  grep -q '/no/such/program' "$dir/err" || return 1
+  want 1 leat queue take --timeout 20 "$x" > /dev/full 2> "$dir/err" || return 1
+  [ "$(leat queue take --count 1 --timeout 20 --length-prefixed "$x" | od -An -tu4 -N4 | tr -d ' ')" = 3 ] || return 1
+  want 4 leat queue take --timeout 0.1 "$x" 2> /dev/null
+}
+
 t help_lists_every_option_and_completions_know_them
 help_lists_every_option_and_completions_know_them() {
   local c o
   leat completion bash > "$dir/bash" && bash -n "$dir/bash" || return 1
   leat completion zsh > "$dir/zsh" || return 1
-  for c in $(leat --help | sed -n 's/^  \([a-z]*\)  .*/\1/p'); do
-    leat "$c" --help > "$dir/help" || return 1
+  leat --help | sed -n 's/^  \([a-z]*\( [a-z]*\)\?\)  .*/\1/p' > "$dir/commands"
+  grep -q '^queue take$' "$dir/commands" || return 1
+  while read -r c; do
+    leat $c --help > "$dir/help" || return 1
     grep -q "^usage: leat $c" "$dir/help" || return 1
     for o in $(sed -n 's/^  \(--[a-z-]*\).*/\1/p' "$dir/help"); do
-      sed -n "/^\t\t$c)/p" "$dir/bash" | grep -q -- "$o" || { echo "# $c $o: not in bash"; return 1; }
-      grep "^	$c)" "$dir/zsh" | grep -q -- "$o" || { echo "# $c $o: not in zsh"; return 1; }
+      completes $c "$o" | grep -qx -- "$o" || { echo "# $c $o: not in bash"; return 1; }
+      grep "^	'$c[ ']" "$dir/zsh" | grep -q -- "$o" || { echo "# $c $o: not in zsh"; return 1; }
     done
-  done
+  done < "$dir/commands"
+  [ "$(completes que)" = queue ] && [ "$(completes queue '' | sort | xargs)" = "push take" ]
 }
 
 t it_ends_cleanly_on_sigterm

@@ -119,14 +119,16 @@ def options():
         text = open(f"{SRC}/man/{name}").read()
         return set("--" + o for o in re.findall(r"^\.It Fl Fl ([a-z-]+)", text, re.M))
 
-    tools = [("leatd.8", (LEATD,))]
+    text = subprocess.run([CMD, "--help"], capture_output=True, text=True).stdout
+    commands = re.findall(r"^  ([a-z]+(?: [a-z]+)?)  ", text, re.M)
+    tools = [("leatd.8", [(LEATD,)])]
     for p in glob.glob(SRC + "/man/leat-*.1"):
-        name = os.path.basename(p)
-        tools.append((name, (CMD, name[5:-2])))
-    for name, cmd in tools:
-        a, b = help_of(*cmd) - {"--version", "--help"}, page_of(name) - {"--version", "--help"}
+        name = os.path.basename(p)  # those that share their first word share a page
+        tools.append((name, [(CMD, *c.split()) for c in commands if c.split()[0] == name[5:-2]]))
+    for name, cmds in tools:
+        a, b = set().union(*(help_of(*c) for c in cmds)) - {"--version", "--help"}, page_of(name) - {"--version", "--help"}
         report(a == b, f"{name} lists the options that --help lists", f"only in --help: {a - b}, only on the page: {b - a}" if a != b else "")
-    listed = set(re.findall(r"^  ([a-z]+)  ", subprocess.run([CMD, "--help"], capture_output=True, text=True).stdout, re.M))
+    listed = set(c.split()[0] for c in commands)
     paged = set(os.path.basename(p)[5:-2] for p in glob.glob(SRC + "/man/leat-*.1"))
     report(listed == paged, "every command has a page", str(listed ^ paged) if listed != paged else "")
 
