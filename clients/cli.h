@@ -33,7 +33,8 @@ struct cli_command {
 	int (*run)(struct cli_command *cmd, int argc, char **argv); /* operands only */
 };
 
-extern struct cli_command cmd_completion, cmd_ls, cmd_ping, cmd_pub, cmd_queue_push, cmd_queue_take, cmd_stat, cmd_sub;
+extern struct cli_command cmd_completion, cmd_get, cmd_ls, cmd_ping, cmd_pub, cmd_queue_push, cmd_queue_take, cmd_rm,
+	cmd_set, cmd_stat, cmd_sub;
 extern struct cli_command *const cli_commands[]; /* ends with NULL */
 
 #define CLI_DOMAIN {"domain", "PATH", "the broker's socket (default: the usual places)", NULL}

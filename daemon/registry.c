@@ -153,13 +153,36 @@ int ring_verify(const struct registry *reg, int fd, const struct leat__geometry 
 	return 0;
 }
 
+static uint64_t tail_of(const struct ring *ring)
+{
+	uint64_t tail;
+
+	return pread(ring->fd, &tail, sizeof(tail), offsetof(struct leat__ring_shm, tail)) == sizeof(tail) ? tail : 0;
+}
+
 /* Has the group in this slot nothing more to claim? */
 static int all_claimed(const struct ring *ring, const struct leat__line *line)
 {
-	uint64_t tail, next = leat__load_acquire(&line->cursor) & ~UINT64_C(7);
+	return (leat__load_acquire(&line->cursor) & ~UINT64_C(7)) == tail_of(ring);
+}
 
-	return pread(ring->fd, &tail, sizeof(tail), offsetof(struct leat__ring_shm, tail)) == sizeof(tail) &&
-	       next == tail;
+static int ends_later(const struct ring *a, const struct ring *b)
+{
+	return a->ended_at > b->ended_at || (a->ended_at == b->ended_at && a->id > b->id);
+}
+
+/* Is it the last one of its channel that was to be kept, and has nobody sent anything since? */
+static int is_retained(const struct ring *ring)
+{
+	if (ring->state != LEAT__ENDED || !(ring->g.flags & LEAT__RETAIN) || !tail_of(ring))
+		return 0;
+	for (const struct ring *r = ring->channel->rings; r; r = r->next) {
+		int after = r->state == LEAT__LIVE ? r->id > ring->id : (r->g.flags & LEAT__RETAIN) && ends_later(r, ring);
+
+		if (r != ring && after && tail_of(r))
+			return 0;
+	}
+	return 1;
 }
 
 /* Does whoever has slot @i still need the ring, whose line there says @s? */
@@ -233,7 +256,7 @@ static void into_history(struct registry *reg, struct ring *ring)
 	ring->entry = LEAT__NO_ENTRY;
 	ring->groups_done = ch->groups;
 	for (struct ring *r = ch->rings; r; r = r->next)
-		if (r->entry == LEAT__NO_ENTRY) {
+		if (r->entry == LEAT__NO_ENTRY && !(r->g.flags & LEAT__RETAIN && is_retained(r))) {
 			oldest = oldest ? oldest : r;
 			n++;
 		}
@@ -383,7 +406,7 @@ static void expire_channel(struct registry *reg, struct channel *ch, uint64_t no
 			continue;
 		if (r->entry == LEAT__NO_ENTRY && r->groups_done != ch->groups)
 			continue; /* a group waits for it */
-		if (now - r->ended_at >= reg->linger_ns) {
+		if (now - r->ended_at >= reg->linger_ns && !is_retained(r)) {
 			ring_forget(reg, r);
 		} else if (r->entry != LEAT__NO_ENTRY) {
 			into_history(reg, r);
@@ -404,6 +427,20 @@ void registry_expire(struct registry *reg, uint64_t now)
 			registry_settle(reg, ch);
 		}
 	}
+}
+
+void registry_remove(struct registry *reg, struct channel *ch)
+{
+	struct ring *next;
+
+	groups_remove(ch);
+	for (struct ring *r = ch->rings; r; r = next) {
+		next = r->next;
+		if (r->state == LEAT__ENDED && undrained_by(r) < 0)
+			ring_forget(reg, r);
+	}
+	channel_changed(ch);
+	registry_settle(reg, ch);
 }
 
 void registry_free(struct registry *reg)

@@ -47,6 +47,7 @@ struct ring {
 struct slot {
 	uint32_t mode; /* 0: free */
 	uint32_t grant;
+	uint32_t group; /* a worker's: its slot */
 	const struct owner *owner; /* its session's, which frees the slot before it goes; NULL: a group's, or a
 				    * worker's that is gone and may have left something in hand */
 	uint32_t number; /* a group's: they count up */
@@ -120,11 +121,15 @@ void slot_free(struct registry *reg, struct channel *ch, uint32_t slot);
 /* Ended rings that are kept, and that a group has not had: back into the table with them, as far as there is
  * room, the oldest first. All others are done with them. */
 void groups_revive(struct channel *ch);
+/* Forget the groups that have no workers, and what they keep. */
+void groups_remove(struct channel *ch);
 /* Who has it, for people. */
 const char *slot_program(const struct slot *s);
 
 /* Rings that all have read make way for those that a group waits for. */
 void registry_tidy(struct registry *reg, struct channel *ch);
+/* Forget what is kept of it: ended rings that nobody is reading, groups without workers. */
+void registry_remove(struct registry *reg, struct channel *ch);
 /* Forget rings that are drained and whose time is over; @now UINT64_MAX: it is for all. */
 void registry_expire(struct registry *reg, uint64_t now);
 void registry_free(struct registry *reg);

@@ -391,6 +391,20 @@ static int do_close(struct session *s, struct leat__in *in, struct leat__packet 
 	return 0;
 }
 
+static int do_remove(struct session *s, struct leat__in *in, struct leat__packet *p,
+		     struct reply *r)
+{
+	struct channel *ch;
+	int e = get_channel(s, in, 0, &ch);
+
+	(void)p;
+	(void)r;
+	if (e < 0)
+		return e;
+	registry_remove(&s->b->reg, ch);
+	return 0;
+}
+
 static int do_list(struct session *s, struct leat__in *in, struct leat__packet *p,
 		   struct reply *r)
 {
@@ -482,7 +496,7 @@ static do_fn *const requests[] = {
 	[LEAT__HELLO] = do_hello,       [LEAT__PING] = do_ping,   [LEAT__PUB_OPEN] = do_pub_open,
 	[LEAT__SUB_OPEN] = do_sub_open, [LEAT__RINGS] = do_rings, [LEAT__RING] = do_ring,
 	[LEAT__CLOSE] = do_close,       [LEAT__LIST] = do_list,   [LEAT__LOOK] = do_look,
-	[LEAT__PEERS] = do_peers,
+	[LEAT__PEERS] = do_peers,       [LEAT__REMOVE] = do_remove,
 };
 
 int session_request(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)

@@ -106,7 +106,7 @@ int slot_grant(struct channel *ch, uint32_t mode, const struct owner *owner, uin
 	if (e < 0)
 		return e;
 	ch->grants = (ch->grants + 1) & 0xfff;
-	ch->slots[s] = (struct slot){.mode = mode, .grant = ch->grants, .owner = owner};
+	ch->slots[s] = (struct slot){.mode = mode, .grant = ch->grants, .group = group, .owner = owner};
 	ch->n_slots_used += owner != NULL;
 	shm = &leat__ctrl_slots(ch->shm, &ch->g)[s];
 	memset(shm, 0, sizeof(*shm));
@@ -177,6 +177,43 @@ int group_get(struct registry *reg, struct channel *ch, const char *name, uint32
 	return 0;
 }
 
+/* Nobody has slot @s any more, and nothing is waited for there. */
+static void vacate(struct channel *ch, uint32_t s)
+{
+	ch->slots[s].mode = 0;
+	leat__store_relaxed(&leat__ctrl_slots(ch->shm, &ch->g)[s].mode, 0u);
+	for (struct ring *r = ch->rings; r; r = r->next)
+		if (r->entry != LEAT__NO_ENTRY)
+			leat__store_release(&lines_of(r)[s].state, LEAT__WORD(r->id, LEAT__DONE));
+}
+
+void groups_remove(struct channel *ch)
+{
+	for (uint32_t i = 0; i < ch->n_slots; i++) {
+		int workers = 0;
+
+		if (ch->slots[i].mode != LEAT__GROUP)
+			continue;
+		for (uint32_t k = 0; k < ch->n_slots; k++)
+			workers += ch->slots[k].mode == LEAT__WORKER && ch->slots[k].owner && ch->slots[k].group == i;
+		for (uint32_t k = 0; k < ch->n_slots && !workers; k++) /* what dead ones had in hand */
+			if (ch->slots[k].mode == LEAT__WORKER && ch->slots[k].group == i)
+				vacate(ch, k);
+		if (!workers)
+			vacate(ch, i);
+	}
+	/* What is in history waits for groups that are there. */
+	for (struct ring *r = ch->rings; r; r = r->next) {
+		int wanted = 0;
+
+		for (uint32_t i = 0; i < ch->n_slots; i++)
+			wanted |= ch->slots[i].mode == LEAT__GROUP && ch->slots[i].number > r->groups_done;
+		if (r->entry == LEAT__NO_ENTRY && !wanted)
+			r->groups_done = ch->groups;
+	}
+	leat__bell_toll(&ch->shm->space_bell);
+}
+
 void slot_free(struct registry *reg, struct channel *ch, uint32_t s)
 {
 	struct leat__slot *shm = &leat__ctrl_slots(ch->shm, &ch->g)[s];
@@ -187,21 +224,14 @@ void slot_free(struct registry *reg, struct channel *ch, uint32_t s)
 		leat__store_release(&shm->held[k], UINT64_C(0));
 	leat__store_release(&shm->client, UINT64_C(0));
 	if (ch->slots[s].mode == LEAT__WORKER) {
-		uint32_t group = shm->group - 1; /* others write there, too */
-
 		ch->slots[s].owner = NULL;
+		shm = &leat__ctrl_slots(ch->shm, &ch->g)[ch->slots[s].group];
 		worker_settle(ch, s);
-		if (group < ch->g.n_slots) {
-			shm = &leat__ctrl_slots(ch->shm, &ch->g)[group];
-			leat__fetch_add(&shm->parked, 1u);
-			leat__bell_toll(&shm->bell);
-		}
+		leat__fetch_add(&shm->parked, 1u);
+		leat__bell_toll(&shm->bell);
 		leat__bell_toll(&ch->shm->data_bell);
 	} else {
-		ch->slots[s].mode = 0;
-		for (struct ring *r = ch->rings; r; r = r->next)
-			if (r->entry != LEAT__NO_ENTRY)
-				leat__store_release(&lines_of(r)[s].state, LEAT__WORD(r->id, LEAT__DONE));
+		vacate(ch, s);
 	}
 	leat__bell_toll(&ch->shm->space_bell);
 }

@@ -131,7 +131,7 @@ t usage_errors_exit_2_and_say_what_is_wrong
 usage_errors_exit_2_and_say_what_is_wrong() {
   for args in "" "nonsense" "pub" "pub a b" "pub --nope a" "pub --frame 0 a" "pub --frame 9-5 a" \
       "pub --count x a" "sub --from never a" "sub --timeout -1 a" "sub --raw --lines a" "ping a b" "ls a b" \
-      "stat" "completion fish" "ping --count 0" "queue" "queue peek" "queue push" "queue take" \
+      "stat" "completion fish" "ping --count 0" "queue" "get" "get a b" "get --timeout x a" "set" "set a b c" "rm" "queue peek" "queue push" "queue take" \
       "queue take --raw a cat" "queue take --max-deliveries 9G a" "queue push --frame 9 a"; do
     want 2 leat $args 2>"$dir/err" >/dev/null || return 1
     [ -s "$dir/err" ] || { echo "# leat $args says nothing"; return 1; }
@@ -172,6 +172,28 @@ a_user_without_a_runtime_directory_is_told_about_LEAT_BROKER() {
 t a_second_broker_for_the_same_domain_refuses
 a_second_broker_for_the_same_domain_refuses() {
   want 1 "$LEAT_LEATD" --domain "$LEAT_BROKER" 2>"$dir/err" && grep -q 'another leatd' "$dir/err"
+}
+
+t a_value_that_is_set_is_there_to_get_until_the_next_or_rm
+a_value_that_is_set_is_there_to_get_until_the_next_or_rm() {
+  local x b r=0; x=$(name)
+  "$LEAT_LEATD" --domain "$dir/state.sock" --linger 0 & b=$! # keeps no history
+  for _ in $(seq 500); do leat ls --domain "$dir/state.sock" >/dev/null 2>&1 && break; sleep 0.01; done
+  state() { local c=$1; shift; leat "$c" --domain "$dir/state.sock" "$@"; }
+  want 4 state get "$x" 2> "$dir/err" && grep -q 'there is no value' "$dir/err" || r=1
+  state set "$x" one && sleep 0.2 && [ "$(state get "$x")" = one ] || r=1
+  printf 'two\nlines\n' | state set "$x" && [ "$(state get --raw "$x" | od -c)" = "$(printf 'two\nlines\n' | od -c)" ] || r=1
+  head -c 3000000 /dev/urandom > "$dir/large"
+  state set --file "$dir/large" "$x" && state get --raw "$x" | cmp - "$dir/large" || r=1
+  [ "$(state get --json "$x" | python3 -c 'import json, sys; j = json.load(sys.stdin); print(j["size"], j["text"])')" = "3000000 None" ] || r=1
+  state set "$x" '' && [ "$(state get "$x" | od -c)" = "$(echo | od -c)" ] || r=1
+  (sleep 0.3; state set "$x/b" late) & want 0 state get --timeout 20 "$x/b" | grep -qx late || r=1
+  state rm "$x" "$x/b" && want 4 state get "$x" 2>/dev/null && want 1 state rm "$x/c" 2> "$dir/err" || r=1
+  grep -q "$x/c: there is no channel" "$dir/err" || r=1
+  want 1 state set --file /no/such/file "$x" 2> "$dir/err" && grep -q '/no/such/file' "$dir/err" || r=1
+  wait %% 2>/dev/null
+  kill $b; wait $b
+  return $r
 }
 
 completes() { # completes WORD...: what bash offers for the last of leat's words

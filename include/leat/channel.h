@@ -60,6 +60,7 @@ struct leat_pub_opts {
 	uint32_t max_publishers;  /* of the channel, decided by who opens it first; 0 = 8 */
 	uint32_t max_subscribers; /* likewise; 0 = 32 */
 	int64_t spin_ns;          /* spin before sleeping; 0 = 20 us while that pays, -1 = never */
+	uint32_t retain;          /* 1: what is in the ring at its end stays until a successor has sent something */
 };
 
 struct leat_pub_stat {
@@ -249,6 +250,13 @@ typedef int leat_peer_fn(const struct leat_peer *peer, void *arg);
  */
 LEAT_API int leat_stat(struct leat *l, const char *name, struct leat_stat *ret, leat_peer_fn *fn,
 		       void *arg);
+
+/*
+ * Forget what the broker keeps of @name: messages of publishers that have ended (retained ones, too) and that nobody
+ * is reading, and work queues' groups without workers. Who is there stays. -ENOENT there is no such channel, -EINVAL,
+ * -ECONNRESET, -ETIMEDOUT.
+ */
+LEAT_API int leat_remove(struct leat *l, const char *name);
 
 LEAT_END_DECLS
 #endif

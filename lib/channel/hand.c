@@ -20,6 +20,8 @@ static int plan(const struct leat_pub_opts *opts, uint64_t page, struct leat_pub
 {
 	int e = leat__pub_options(o, opts, g, page);
 
+	if (e == 0 && o->retain)
+		e = leat__say(-EINVAL, "ring by hand: retain is the broker's; a ring stays as long as its region");
 	return e < 0 ? e : leat__ctrl_geometry(cg, 1, o->max_subscribers, page);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Looking at channels without taking part: names and numbers from the broker, counters from the
+ * Looking at channels, and tidying them, without taking part: names and numbers from the broker, counters from the
  * shared memory they live in.
  */
 #include <errno.h>
@@ -249,4 +249,21 @@ int leat_stat(struct leat *l, const char *name, struct leat_stat *ret, leat_peer
 	leat_region_close(s->control);
 	free(s);
 	return e ? e : leat__give(ret, &st, sizeof(st), "look at a channel");
+}
+
+int leat_remove(struct leat *l, const char *name)
+{
+	struct leat__packet pkt;
+	struct leat__out out;
+	struct leat__in in;
+	int e = leat__name_check(name);
+
+	if (e < 0)
+		return e;
+	leat__wire_begin(&out, LEAT__REMOVE, 0, 0);
+	leat__wire_text(&out, LEAT__T_NAME, name);
+	e = leat__request(l, &out, -1, &pkt, &in);
+	if (e == 0)
+		leat__packet_close(&pkt);
+	return e;
 }

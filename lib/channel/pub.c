@@ -41,7 +41,7 @@ int leat__pub_options(struct leat_pub_opts *o, const struct leat_pub_opts *opts,
 		block = o->max_size;
 	return leat__ring_geometry(g, capacity, block, block ? (o->blocks ? o->blocks : 4) : 0,
 				   (o->policy == LEAT_OVERWRITE ? LEAT__OVERWRITE : 0) |
-					   (o->strict ? LEAT__STRICT : 0),
+					   (o->strict ? LEAT__STRICT : 0) | (o->retain ? LEAT__RETAIN : 0),
 				   page);
 }
 

@@ -31,6 +31,7 @@ enum leat__type {
 	LEAT__LIST = 8,      /* channels after a name */
 	LEAT__LOOK = 9,      /* a channel's control region, without taking part */
 	LEAT__PEERS = 10,    /* who takes part, in pages */
+	LEAT__REMOVE = 11,   /* forget what is kept of a channel */
 	/* answers of the broker */
 	LEAT__OK = 128,
 	LEAT__ERROR = 129,

@@ -33,6 +33,7 @@ enum {
 enum { /* leat__head.flags */
        LEAT__OVERWRITE = 1u << 0,
        LEAT__STRICT = 1u << 1,
+       LEAT__RETAIN = 1u << 2, /* the broker keeps it, once ended, until a successor has sent something */
 };
 
 /* Written once, before anybody else sees it; check last. */
