@@ -436,8 +436,11 @@ void registry_remove(struct registry *reg, struct channel *ch)
 	groups_remove(ch);
 	for (struct ring *r = ch->rings; r; r = next) {
 		next = r->next;
-		if (r->state == LEAT__ENDED && undrained_by(r) < 0)
-			ring_forget(reg, r);
+		if (r->state != LEAT__ENDED || undrained_by(r) >= 0)
+			continue;
+		if (r->entry == LEAT__NO_ENTRY && r->groups_done != ch->groups)
+			continue; /* a group waits for it */
+		ring_forget(reg, r);
 	}
 	channel_changed(ch);
 	registry_settle(reg, ch);

@@ -235,6 +235,39 @@ START_TEST(a_group_without_workers_is_removed_with_all_that_it_keeps)
 }
 END_TEST
 
+START_TEST(what_waits_in_history_for_a_removed_group_goes_too)
+{
+	struct leat_queue *q;
+	const void *at;
+	uint64_t n;
+
+	broker_start(NULL);
+	l = broker_open();
+	name = random_name();
+	for (uint64_t i = 0; i < 12; i++) { /* more than there are places for publishers */
+		struct leat_pub *p;
+
+		ok(leat_pub_open(l, name, OPTS(leat_pub_opts, .capacity = 4096), &p));
+		send(p, i);
+		leat_pub_close(p);
+	}
+	ok(leat_queue_open(l, name, "g", NULL, &q));
+	ck_assert_uint_eq(rings(), 12);
+	ok(leat_remove(l, name)); /* it has a worker: all stays for it */
+	for (uint64_t i = 0; i < 6; i++) {
+		ok(leat_queue_take(q, &at, NULL, SEC));
+		memcpy(&n, at, sizeof(n));
+		ck_assert_uint_eq(n, i);
+		ok(leat_queue_ack(q));
+	}
+	leat_queue_close(q);
+	ck_assert_uint_gt(rings(), 0);
+	ok(leat_remove(l, name));
+	fails(leat_stat(l, name, OPTS(leat_stat, .bytes = 0), NULL, NULL), ENOENT);
+	leat_close(l);
+}
+END_TEST
+
 START_TEST(a_restarted_broker_retains_what_its_publisher_brings_along)
 {
 	struct leat_pub *p;
@@ -378,6 +411,7 @@ int main(void)
 	test(tc, a_thousand_values_leave_one);
 	test(tc, removed_it_is_gone_and_who_is_there_stays);
 	test(tc, a_group_without_workers_is_removed_with_all_that_it_keeps);
+	test(tc, what_waits_in_history_for_a_removed_group_goes_too);
 	test(tc, a_restarted_broker_retains_what_its_publisher_brings_along);
 	test(tc, by_hand_nothing_is_retained);
 	test(tc, five_hundred_topics_at_a_kilohertz_in_fifty_processes);
