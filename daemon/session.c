@@ -10,10 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include "base/base.h"
 #include "link/sock.h"
 #include "session.h"
+
+#define RESERVE 16 /* descriptors: what the next few clients and channels need */
 
 void broker_log(const struct broker *b, const char *fmt, ...)
 {
@@ -94,12 +97,23 @@ static void on_pidfd(uv_poll_t *h, int status, int events)
 	session_end(h->data);
 }
 
+/* What is kept for who might ask makes way before descriptors run out. They are given out lowest first. */
+static void make_room(struct broker *b, int fd)
+{
+	struct rlimit most;
+
+	if (fd >= 0 && getrlimit(RLIMIT_NOFILE, &most) == 0)
+		b->tight = (rlim_t)fd + RESERVE > most.rlim_cur;
+	if (b->tight)
+		registry_expire(&b->reg, UINT64_MAX);
+}
+
 /* One packet. Negative: this client is not to be talked to any more. */
 static int handle(struct session *s, struct leat__packet *p)
 {
 	struct reply r = {.n_fds = 0, .n_owned = 0};
 	struct leat__in in;
-	int e = leat__wire_parse(&in, p->bytes, p->size, p->n_fds);
+	int e = leat__wire_parse(&in, p->bytes, p->size, p->n_fds), fd = p->n_fds ? p->fds[0] : -1;
 
 	if (e < 0)
 		return e;
@@ -111,8 +125,7 @@ static int handle(struct session *s, struct leat__packet *p)
 		return leat__fail(-EPROTO, "unknown request %u", in.head.type);
 	if (e == 0)
 		e = leat__wire_end(&r.out, r.n_fds);
-	if (e == -EMFILE) /* make room for the next */
-		registry_expire(&s->b->reg, UINT64_MAX);
+	s->b->tight |= e == -EMFILE;
 	if (e < 0) {
 		leat__wire_begin(&r.out, LEAT__ERROR, in.head.serial, in.head.object);
 		leat__wire_u32(&r.out, LEAT__T_CODE, (uint32_t)-e);
@@ -125,6 +138,7 @@ static int handle(struct session *s, struct leat__packet *p)
 		e = leat__sock_send(s->sock, &r.out, r.fds, r.n_fds);
 	for (unsigned i = 0; i < r.n_owned; i++)
 		close(r.fds[i]);
+	make_room(s->b, fd); /* after the answer, which may have had one of them in it */
 	/* One that has hung up may have said more before: hear it out. */
 	if (e < 0 && e != -EPIPE && e != -ECONNRESET)
 		return leat__fail(e, "the client does not take its answer: %s", strerror(-e));
@@ -141,7 +155,8 @@ static int refuse(struct session *s, const struct leat__packet *p)
 	if (p->size < sizeof(head))
 		return -EBADMSG;
 	memcpy(&head, p->bytes, sizeof(head));
-	registry_expire(&s->b->reg, UINT64_MAX);
+	s->b->tight = 1;
+	make_room(s->b, -1);
 	leat__wire_begin(&out, LEAT__ERROR, head.serial, head.object);
 	leat__wire_u32(&out, LEAT__T_CODE, EMFILE);
 	leat__wire_text(&out, LEAT__T_WHY, "the broker has too many open files: raise its limit (LimitNOFILE=, ulimit -n)");

@@ -18,6 +18,7 @@ struct broker {
 	uint64_t instance;
 	int lives; /* a file whose bytes the clients' processes keep locked: see mem/life.h */
 	int verbose;
+	int tight; /* it runs out of descriptors: nothing is kept that need not be */
 	void (*changed)(struct broker *b); /* something came or went: timers may need to */
 };
 
