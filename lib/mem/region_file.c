@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -91,7 +92,10 @@ static int create(struct leat_region *r, const struct leat_region_opts *o)
 	}
 	if (*temp)
 		unlink(temp);
-	if (e < 0) {
+	if (e < 0) { /* who lost the race attaches to what the other made, and not to this */
+		if (r->addr)
+			munmap(r->addr, (size_t)r->size);
+		r->addr = NULL;
 		close(r->fd);
 		r->fd = -1;
 	}
