@@ -3,6 +3,7 @@
  * Stopped is not dead: SIGSTOP to each role, a debugger, everything at once as in a suspend, and a wall clock
  * that jumps. 3 seconds in the short form, 60 in the long one.
  */
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -101,6 +102,54 @@ static void both_are_there(struct leat *l)
 
 enum role { PUBLISHER, SUBSCRIBER, BROKER, ALL, DEBUGGED };
 
+/* A debugger: gdb where there is one, else what it does. */
+struct debugger {
+	pid_t victim, gdb; /* 0: none */
+	int commands;
+};
+
+static void debug(struct debugger *d, pid_t victim)
+{
+	char pid[20];
+	int to[2], status;
+
+	*d = (struct debugger){.victim = victim};
+	if (system("command -v gdb >/dev/null") != 0) {
+		ck_assert(ptrace(PTRACE_ATTACH, victim, NULL, NULL) == 0);
+		ck_assert(waitpid(victim, &status, 0) == victim && WIFSTOPPED(status));
+		return;
+	}
+	snprintf(pid, sizeof(pid), "%d", (int)victim);
+	ck_assert(pipe2(to, O_CLOEXEC) == 0);
+	d->gdb = fork();
+	if (d->gdb == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		dup2(to[0], 0);
+		dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), 1);
+		dup2(1, 2);
+		unsetenv("LD_PRELOAD");
+		execlp("gdb", "gdb", "-nx", "-q", "-p", pid, NULL);
+		_exit(127);
+	}
+	close(to[0]);
+	d->commands = to[1];
+	eventually(moves(&board->sent) == 0);
+	fprintf(stderr, "# in gdb\n");
+}
+
+static void debug_no_more(const struct debugger *d)
+{
+	int status;
+
+	if (!d->gdb) {
+		ptrace(PTRACE_DETACH, d->victim, NULL, NULL);
+		return;
+	}
+	ck_assert(write(d->commands, "bt\ndetach\nquit\n", 15) == 15);
+	close(d->commands);
+	ck_assert(waitpid(d->gdb, &status, 0) == d->gdb && status == 0);
+}
+
 static const struct {
 	enum role role;
 	int policy;
@@ -109,7 +158,8 @@ static const struct {
 START_TEST(who_is_stopped_is_not_dead)
 {
 	enum role role = stops[_i].role;
-	int policy = stops[_i].policy, status;
+	int policy = stops[_i].policy;
+	struct debugger debugger = {0};
 	struct leat *l;
 	pid_t sub, pub;
 
@@ -126,10 +176,8 @@ START_TEST(who_is_stopped_is_not_dead)
 		kill(sub, SIGSTOP);
 	if (role == BROKER || role == ALL)
 		kill(broker_pid(), SIGSTOP);
-	if (role == DEBUGGED) { /* what gdb does */
-		ck_assert(ptrace(PTRACE_ATTACH, pub, NULL, NULL) == 0);
-		ck_assert(waitpid(pub, &status, 0) == pub && WIFSTOPPED(status));
-	}
+	if (role == DEBUGGED)
+		debug(&debugger, pub);
 	usleep(300000);
 	if (role == SUBSCRIBER && policy == 0) /* a ring's worth, and no more */
 		eventually(moves(&board->sent) == 0);
@@ -147,7 +195,7 @@ START_TEST(who_is_stopped_is_not_dead)
 		usleep(700000);
 	}
 	if (role == DEBUGGED)
-		ptrace(PTRACE_DETACH, pub, NULL, NULL);
+		debug_no_more(&debugger);
 	kill(broker_pid(), SIGCONT);
 	kill(pub, SIGCONT);
 	kill(sub, SIGCONT);
