@@ -37,7 +37,9 @@ only_libc() { readelf -d "$so" | grep NEEDED | grep -vE 'libc\.so\.6|ld-linux' &
 headers_alone() {
   for h in include/leat.h include/leat/*.h; do
     h=${h#include/}
-    echo "#include <$h>" > "$dir/h.c"; cp "$dir/h.c" "$dir/h.cc"
+    : > "$dir/h.c"
+    [ "$h" = leat/uv.h ] && printf '#ifndef _GNU_SOURCE\n#define _GNU_SOURCE\n#endif\n' > "$dir/h.c" # libuv's own cannot do without
+    echo "#include <$h>" >> "$dir/h.c"; cp "$dir/h.c" "$dir/h.cc"
     for cc in gcc clang; do
       command -v $cc > /dev/null || continue
       $cc -std=c99 -Wall -Wextra -Wpedantic -Werror -Iinclude -fsyntax-only "$dir/h.c" || return 1

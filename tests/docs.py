@@ -90,7 +90,7 @@ def run_examples():
                     c, exe = f"{work}/{name}.{i}.c", f"{work}/{name}.{i}"
                     open(c, "w").write(code)
                     r = subprocess.run(["cc", "-Wall", "-Wextra", "-Werror", "-O1", "-I" + SRC + "/include", c,
-                                        "-L" + BUILD + "/lib", "-lleat", "-o", exe], capture_output=True, text=True)
+                                        "-L" + BUILD + "/lib", "-lleat", *(["-luv"] if "leat/uv.h" in code else []), "-o", exe], capture_output=True, text=True)
                     what = [exe]
                 else:
                     script = "\n".join(l[2:] for l in code.splitlines() if l.startswith("$ "))
