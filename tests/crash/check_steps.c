@@ -798,7 +798,10 @@ static void every_instruction(const struct op *op, const char *kind)
 	total = t.inside;
 	ck_assert_int_gt(total, 0);
 	/* All of those of messages in the long form. */
-	most = full() ? op->kind == PUB || op->kind == SUB ? 6000 : 1500 : total > 2500 ? 25 : op->kind == REGION ? 12 : 75;
+	if (full())
+		most = op->kind == PUB || op->kind == SUB || op->kind == WORK ? 6000 : 1500;
+	else
+		most = total > 2500 || op->kind == WORK ? 25 : op->kind == REGION ? 12 : 75;
 	if (total > most)
 		step = (double)total / (double)most;
 	for (double at = 0; at <= (double)total; at += step, done++)
