@@ -201,6 +201,69 @@ static void fanin(struct cell *c, int side)
 
 const struct peer bench_fanin = {.name = "leat", .kind = "leat", .works = 1 << FANIN, .waits = ALL, .run = fanin};
 
+/* ---- one publisher, workers that share what it sends; the variant: ns of work for each ---- */
+
+static void queue_worker(struct cell *c)
+{
+	struct leat_queue_opts o = {.struct_size = sizeof(o), .spin_ns = c->wait == SPIN ? SEC : 0};
+	struct leat_queue *q;
+	uint64_t n = 0;
+
+	if (setup(c, leat_open(NULL, &l)) < 0 || setup(c, leat_queue_open(l, c->name, "bench", &o, &q)) < 0)
+		return;
+	bench_meet(c);
+	while (!stopped(c)) {
+		struct leat_work work;
+		const void *at;
+		int e = leat_queue_take(q, &at, &work, SEC / 10);
+
+		if (e == -ETIMEDOUT)
+			continue;
+		if (e < 0 || bench_sum(at, c->size) != bench_expect(c->size, work.seq) || work.deliveries != 1)
+			bench_fail(c, "a wrong message: %s", leat_why());
+		for (uint64_t start = bench_now(); c->variant && bench_now() - start < (uint64_t)c->variant;)
+			;
+		leat_queue_ack(q);
+		if (++n % 16 == 0)
+			add(c, 16);
+	}
+	bench_meet(c);
+}
+
+static void queue(struct cell *c, int side)
+{
+	uint64_t seq = 0, from = 0, n = 0;
+	unsigned char out[4096];
+
+	if (side) {
+		queue_worker(c);
+		return;
+	}
+	if (open_pub(c, c->name, (struct leat_pub_opts){.capacity = c->capacity}) < 0)
+		return;
+	bench_meet(c);
+	for (uint64_t start = bench_now(); !bench_failed(c); seq++) {
+		bench_fill(out, c->size, seq);
+		if (leat_send(pub, out, c->size, 5 * SEC) < 0)
+			bench_fail(c, "%s", leat_why());
+		if (seq % 64)
+			continue;
+		if (!from && bench_now() - start > (uint64_t)c->span_ns / 5) {
+			from = bench_now();
+			n = counted(c);
+		} else if (from && bench_now() - from > (uint64_t)c->span_ns) {
+			n = counted(c) - n;
+			break;
+		}
+	}
+	c->sh->result.count = n;
+	c->sh->result.ns = n ? (double)(bench_now() - from) / (double)n : 0;
+	stop(c);
+	bench_meet(c);
+}
+
+const struct peer bench_queue = {.name = "leat", .kind = "leat", .works = 1 << QUEUE, .waits = ALL, .run = queue};
+
 /* ---- overwriting, with observers that cannot keep up ---- */
 
 static void overwrite(struct cell *c, int side)

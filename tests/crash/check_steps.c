@@ -566,7 +566,8 @@ static void work_point(const struct op *op, struct trace *t, long n)
 	victim_step(t, n);
 	note_state(shared_state(p->w.ring, &p->w.g, p->ctrl, &p->at.cg));
 	victim_kill(t);
-	work_off(w, had, i, (unsigned)(5 - op->most), 250000000, (uint64_t)op->before, op->name, n);
+	work_off(w, had, i, (unsigned)(5 - op->most), op->most > op->before ? 150000000 : 20000000,
+		 (uint64_t)op->before, op->name, n);
 	for (uint64_t k = 0; k < 5; k++)
 		missing += !had[k];
 	must(missing >= op->before && missing <= op->most && (missing == op->before || !had[op->before]),
