@@ -166,20 +166,27 @@ static int all_claimed(const struct ring *ring, const struct leat__line *line)
 	return (leat__load_acquire(&line->cursor) & ~UINT64_C(7)) == tail_of(ring);
 }
 
+static int spoke(struct ring *ring)
+{
+	if (!ring->spoke)
+		ring->spoke = tail_of(ring) != 0;
+	return ring->spoke;
+}
+
 static int ends_later(const struct ring *a, const struct ring *b)
 {
 	return a->ended_at > b->ended_at || (a->ended_at == b->ended_at && a->id > b->id);
 }
 
 /* Is it the last one of its channel that was to be kept, and has nobody sent anything since? */
-static int is_retained(const struct ring *ring)
+static int is_retained(struct ring *ring)
 {
-	if (ring->state != LEAT__ENDED || !(ring->g.flags & LEAT__RETAIN) || !tail_of(ring))
+	if (ring->state != LEAT__ENDED || !(ring->g.flags & LEAT__RETAIN) || !spoke(ring))
 		return 0;
-	for (const struct ring *r = ring->channel->rings; r; r = r->next) {
+	for (struct ring *r = ring->channel->rings; r; r = r->next) {
 		int after = r->state == LEAT__LIVE ? r->id > ring->id : (r->g.flags & LEAT__RETAIN) && ends_later(r, ring);
 
-		if (r != ring && after && tail_of(r))
+		if (r != ring && after && spoke(r))
 			return 0;
 	}
 	return 1;
@@ -256,7 +263,7 @@ static void into_history(struct registry *reg, struct ring *ring)
 	ring->entry = LEAT__NO_ENTRY;
 	ring->groups_done = ch->groups;
 	for (struct ring *r = ch->rings; r; r = r->next)
-		if (r->entry == LEAT__NO_ENTRY && !(r->g.flags & LEAT__RETAIN && is_retained(r))) {
+		if (r->entry == LEAT__NO_ENTRY && !is_retained(r)) {
 			oldest = oldest ? oldest : r;
 			n++;
 		}

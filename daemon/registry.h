@@ -40,6 +40,7 @@ struct ring {
 	uint32_t entry; /* LEAT__NO_ENTRY: history */
 	uint32_t state; /* LEAT__LIVE, LEAT__ENDED */
 	uint64_t ended_at;
+	int spoke; /* something was sent; 0: not when we last looked */
 	uint32_t groups_done; /* history: groups up to this number have had it */
 	struct owner owner;
 };
