@@ -234,7 +234,7 @@ t a_worker_that_is_killed_loses_no_job
 a_worker_that_is_killed_loses_no_job() {
   local x; x=$(name)
   seq 20 | leat queue push "$x" || return 1
-  "$LEAT_CMD" queue take "$x" sh -c 'touch "$0"; sleep 60' "$dir/begun" & local w=$!
+  "$LEAT_CMD" queue take "$x" sh -c 'touch "$0"; exec sleep 60' "$dir/begun" & local w=$!
   for _ in $(seq 500); do [ -e "$dir/begun" ] && break; sleep 0.01; done
   pkill -9 -P $w
   kill -9 $w
