@@ -236,8 +236,9 @@ a_worker_that_is_killed_loses_no_job() {
   seq 20 | leat queue push "$x" || return 1
   "$LEAT_CMD" queue take "$x" sh -c 'touch "$0"; exec sleep 60' "$dir/begun" & local w=$!
   for _ in $(seq 500); do [ -e "$dir/begun" ] && break; sleep 0.01; done
-  pkill -9 -P $w
+  local job; job=$(pgrep -P $w)
   kill -9 $w
+  kill -9 $job
   wait $w 2>/dev/null
   leat queue take --until-ended --timeout 20 "$x" | sort -n | cmp - <(seq 20)
 }

@@ -802,7 +802,7 @@ static void every_instruction(const struct op *op, const char *kind)
 	if (full())
 		most = op->kind == PUB || op->kind == SUB || op->kind == WORK ? 6000 : 1500;
 	else
-		most = total > 2500 || op->kind == WORK ? 25 : op->kind == REGION ? 12 : 75;
+		most = total > 2500 || op->kind == WORK ? 25 : op->kind == REGION ? 12 : 60;
 	if (total > most)
 		step = (double)total / (double)most;
 	for (double at = 0; at <= (double)total; at += step, done++)
