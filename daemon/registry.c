@@ -403,16 +403,21 @@ void registry_tidy(struct registry *reg, struct channel *ch)
 	groups_revive(ch);
 }
 
+/* Does anybody publish there, still read it, or (a group) wait for it in history? */
+static int is_needed(const struct ring *r)
+{
+	return r->state != LEAT__ENDED || undrained_by(r) >= 0 ||
+	       (r->entry == LEAT__NO_ENTRY && r->groups_done != r->channel->groups);
+}
+
 static void expire_channel(struct registry *reg, struct channel *ch, uint64_t now)
 {
 	struct ring *next;
 
 	for (struct ring *r = ch->rings; r; r = next) {
 		next = r->next;
-		if (r->state != LEAT__ENDED || undrained_by(r) >= 0)
+		if (is_needed(r))
 			continue;
-		if (r->entry == LEAT__NO_ENTRY && r->groups_done != ch->groups)
-			continue; /* a group waits for it */
 		if (now - r->ended_at >= reg->linger_ns && !is_retained(r)) {
 			ring_forget(reg, r);
 		} else if (r->entry != LEAT__NO_ENTRY) {
@@ -443,10 +448,8 @@ void registry_remove(struct registry *reg, struct channel *ch)
 	groups_remove(ch);
 	for (struct ring *r = ch->rings; r; r = next) {
 		next = r->next;
-		if (r->state != LEAT__ENDED || undrained_by(r) >= 0)
+		if (is_needed(r))
 			continue;
-		if (r->entry == LEAT__NO_ENTRY && r->groups_done != ch->groups)
-			continue; /* a group waits for it */
 		ring_forget(reg, r);
 	}
 	channel_changed(ch);
