@@ -338,6 +338,27 @@ START_TEST(history_starts_at_the_oldest_record_still_there)
 }
 END_TEST
 
+/* The publisher waits for more room than there is: that is no reason to begin elsewhere. */
+START_TEST(history_is_there_when_another_holds_the_publisher_up)
+{
+	struct pair p = pair_of(LEAT_MEMFD, &small, NULL);
+	struct leat_sub *late;
+	struct leat_info info;
+	uint64_t n = 0, first;
+
+	while (leat_send(p.pub, &n, sizeof(n), 0) == 0)
+		n++;
+	ok(leat_ring_open(p.region, NULL, OPTS(leat_sub_opts, .from = LEAT_OLDEST), &late));
+	ok(leat_recv(late, &first, 8, &info, 0));
+	ck_assert_uint_le(first, 48); /* of 256 */
+	ck_assert_uint_eq(info.lost, 0);
+	for (uint64_t i = first + 1; i < n; i++)
+		expect_number(late, i);
+	leat_sub_close(late);
+	end(&p);
+}
+END_TEST
+
 START_TEST(latest_is_the_newest_and_consumes_nothing)
 {
 	struct pair p = pair_of(LEAT_MEMFD, &lossy, NULL);
@@ -1223,6 +1244,7 @@ int main(void)
 	test(tc, received_and_lost_add_up_to_sent_however_slow_the_reader);
 	test(tc, losses_at_the_very_end_are_counted_too);
 	test(tc, history_starts_at_the_oldest_record_still_there);
+	test(tc, history_is_there_when_another_holds_the_publisher_up);
 	test(tc, latest_is_the_newest_and_consumes_nothing);
 	test(tc, a_laggard_past_its_grace_is_evicted_and_may_come_back);
 	test(tc, an_observer_never_holds_the_writer_up);

@@ -136,6 +136,20 @@ static struct leat__attached *predecessor(const struct leat_sub *s, const struct
 	return NULL;
 }
 
+/* The oldest ring of @a's publisher that we came to and have not gone over to, and that is older than @a; NULL. */
+static struct leat__attached *passed_over(const struct leat_sub *s, const struct leat__attached *a)
+{
+	struct leat__attached *oldest = NULL;
+
+	for (uint32_t i = 0; i < s->n; i++) {
+		struct leat__attached *b = s->rings[i];
+
+		if (b->pending && b->origin == a->origin && b->r.id < (oldest ? oldest->r.id : a->r.id))
+			oldest = b;
+	}
+	return oldest;
+}
+
 static void detach(struct leat_sub *s, const struct leat__attached *a)
 {
 	for (uint32_t i = 0; i < s->n; i++)
@@ -151,25 +165,33 @@ static void detach(struct leat_sub *s, const struct leat__attached *a)
  */
 static void arrive(struct leat_sub *s, struct leat__attached *a, uint64_t word, int waiting)
 {
-	struct leat__attached *was;
+	struct leat__attached *was, *last;
 
-	for (uint32_t i = 0; i < s->n; i++) /* we came to another, and its publisher never did */
-		if (s->rings[i] != a && s->rings[i]->pending && s->rings[i]->origin == a->origin) {
-			leat__sub_detach(s, i);
-			break;
-		}
+	/* Another that we came to: its publisher went on there before it announced this one, or never did. */
+	while ((last = passed_over(s, a))) {
+		if (!leat__load_acquire(&last->r.ring->began))
+			detach(s, last);
+		else if (!leat__sub_follow(s, last))
+			break; /* not yet: a message in the one before is being looked at */
+	}
 	was = predecessor(s, a);
 	a->pending = 1;
 	leat__reader_arrive(&a->r, word, waiting, was ? was->r.pos : 0);
-	if (was)
-		was->r.twin = a->r.line;
+	if (!last)
+		last = was;
+	if (last)
+		last->r.twin = a->r.line;
 }
 
 int leat__sub_follow(struct leat_sub *s, struct leat__attached *a)
 {
-	uint64_t began = leat__load_acquire(&a->r.ring->began);
-	struct leat__attached *was = predecessor(s, a);
+	struct leat__attached *was, *last = passed_over(s, a);
+	uint64_t began;
 
+	if (last)
+		return leat__sub_follow(s, last);
+	began = leat__load_acquire(&a->r.ring->began);
+	was = predecessor(s, a);
 	if (!began || (was && was == s->peeked))
 		return 0;
 	a->pending = 0;

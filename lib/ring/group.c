@@ -143,7 +143,7 @@ static int seek(struct leat__reader *r, uint64_t pos)
 		if (e)
 			return e < 0 || r->pos == pos ? e : 2;
 	}
-	if (leat__reader_mark(r, 0, pos, &p, &seq)) {
+	if (leat__reader_mark(r, 0, 0, pos, &p, &seq)) {
 		r->pos = p;
 		r->seq = seq;
 		r->counting = LEAT__KNOWN;

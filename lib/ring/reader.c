@@ -69,9 +69,9 @@ static int newest(const struct leat__reader *r, uint64_t *pos, uint64_t *seq, ui
 	return 0;
 }
 
-/* A mark to begin at: the oldest that still holds, or the newest that is at most @most. */
-int leat__reader_mark(const struct leat__reader *r, int oldest, uint64_t most, uint64_t *pos,
-		uint64_t *seq)
+/* A mark to begin at: of those from @least to @most that still hold the oldest, or the newest. */
+int leat__reader_mark(const struct leat__reader *r, int oldest, uint64_t least, uint64_t most, uint64_t *pos,
+		      uint64_t *seq)
 {
 	int found = 0;
 
@@ -80,7 +80,7 @@ int leat__reader_mark(const struct leat__reader *r, int oldest, uint64_t most, u
 		uint64_t t = leat__load_acquire(&r->ring->tail);
 		struct leat__record rec;
 
-		if (p >= t || p > most || p % 8 || (found && (oldest ? p >= *pos : p <= *pos)))
+		if (p >= t || p < least || p > most || p % 8 || (found && (oldest ? p >= *pos : p <= *pos)))
 			continue;
 		rec = leat__record_at(r, p);
 		if (!leat__reader_whole(r, p) || leat__record_bytes(rec) > t - p)
@@ -92,13 +92,13 @@ int leat__reader_mark(const struct leat__reader *r, int oldest, uint64_t most, u
 	return found;
 }
 
-/* Where @from says, as things are now. */
-static void start(struct leat__reader *r, enum leat_from from)
+/* Where @from says, as things are now; the oldest that is meant begins at @least or later. */
+static void start(struct leat__reader *r, enum leat_from from, uint64_t least)
 {
 	uint64_t p, seq, tail;
 
 	r->counting = LEAT__KNOWN;
-	if (from == LEAT_OLDEST && leat__reader_mark(r, 1, UINT64_MAX, &r->pos, &r->seq))
+	if (from == LEAT_OLDEST && leat__reader_mark(r, 1, least, UINT64_MAX, &r->pos, &r->seq))
 		return;
 	if (newest(r, &p, &seq, &tail)) {
 		r->pos = from == LEAT_LATEST ? p : tail;
@@ -154,7 +154,7 @@ static void count_skipped(struct leat__reader *r, uint64_t expected, uint32_t wa
 static void become_active(struct leat__reader *r, enum leat_from from, int again)
 {
 	for (int i = 0; i < TRIES; i++) {
-		uint64_t expected = r->seq;
+		uint64_t expected = r->seq, end;
 		uint32_t was = r->counting;
 
 		leat__store_release(&r->line->cursor, r->pos);
@@ -162,11 +162,10 @@ static void become_active(struct leat__reader *r, enum leat_from from, int again
 		/* Pairs with the fence in refresh (writer.c): it sees our cursor, or we see its
 		 * intent. */
 		leat__fence();
-		if (leat__load_relaxed(r->g.flags & LEAT__OVERWRITE ? &r->ring->limit
-								    : &r->ring->intent) <=
-		    r->pos + r->g.capacity)
+		end = leat__load_relaxed(r->g.flags & LEAT__OVERWRITE ? &r->ring->limit : &r->ring->intent);
+		if (end <= r->pos + r->g.capacity)
 			break;
-		start(r, i < 8 ? from : LEAT_NEW);
+		start(r, i < 8 ? from : LEAT_NEW, end - r->g.capacity);
 		if (again)
 			count_skipped(r, expected, was);
 	}
@@ -202,12 +201,20 @@ void leat__reader_arrive(struct leat__reader *r, uint64_t word, int waiting, uin
 	set_state(r, waiting ? LEAT__ACTIVE : LEAT__WATCHES);
 }
 
+/* Has the writer waited for us since we arrived? Then it waits for us here, and its intent tells nothing: it is
+ * more than it has got when it is us that it waits for. */
+static int is_waited_for(const struct leat__reader *r)
+{
+	return leat__load_acquire(&r->line->state) == (r->word | LEAT__ACTIVE) &&
+	       leat__reader_whole(r, leat__load_relaxed(&r->line->cursor));
+}
+
 void leat__reader_resume(struct leat__reader *r, uint64_t pos, uint64_t seq, uint32_t counting)
 {
 	r->pos = pos;
 	r->seq = seq;
 	r->counting = counting;
-	if (r->waiting)
+	if (r->waiting && !is_waited_for(r))
 		become_active(r, LEAT_OLDEST, 1);
 	else
 		leat__reader_publish(r);
@@ -219,7 +226,7 @@ void leat__reader_join(struct leat__reader *r, uint64_t word, int waiting, enum 
 {
 	r->word = word & ~UINT64_C(0xf);
 	r->waiting = (uint32_t)waiting;
-	start(r, from);
+	start(r, from, 0);
 	if (waiting)
 		become_active(r, from, 0);
 	else if (r->line) {
@@ -239,12 +246,12 @@ static void lapped(struct leat__reader *r)
 	uint32_t was = r->counting;
 	uint64_t p, seq;
 
-	if (leat__reader_mark(r, 0, half, &p, &seq) && p > r->pos) {
+	if (leat__reader_mark(r, 0, 0, half, &p, &seq) && p > r->pos) {
 		r->seq = seq;
 		r->pos = p;
 		r->counting = LEAT__KNOWN;
 	} else {
-		start(r, LEAT_NEW);
+		start(r, LEAT_NEW, 0);
 	}
 	count_skipped(r, expected, was);
 	r->seen = r->pos;
@@ -308,7 +315,7 @@ static int find_block(struct leat__reader *r, struct leat__msg *msg)
 
 void leat__reader_start(struct leat__reader *r, int oldest)
 {
-	start(r, oldest ? LEAT_OLDEST : LEAT_NEW);
+	start(r, oldest ? LEAT_OLDEST : LEAT_NEW, 0);
 }
 
 int leat__reader_look(struct leat__reader *r)

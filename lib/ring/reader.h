@@ -76,10 +76,11 @@ void leat__reader_init(struct leat__reader *r, struct leat__ring_shm *ring,
 		       const unsigned char *data, const struct leat__geometry *g, uint64_t id,
 		       struct leat__line *line, uint32_t *space_bell);
 
-/* For readers whose place others decide (group.c). A mark to begin at: the oldest that still holds, or the newest
- * that is at most @most; 1 found. And what to say of what makes no sense: -EBADMSG, or 0 when it was overwritten
+/* For readers whose place others decide (group.c). A mark to begin at: of those from @least to @most that still
+ * hold the oldest, or the newest; 1 found. And what to say of what makes no sense: -EBADMSG, or 0 when it was overwritten
  * meanwhile, and we stand elsewhere. */
-int leat__reader_mark(const struct leat__reader *r, int oldest, uint64_t most, uint64_t *pos, uint64_t *seq);
+int leat__reader_mark(const struct leat__reader *r, int oldest, uint64_t least, uint64_t most, uint64_t *pos,
+		      uint64_t *seq);
 int leat__reader_doubt(struct leat__reader *r, uint64_t pos);
 /* Stand at the oldest record there is; or, if @oldest is 0, behind the newest. */
 void leat__reader_start(struct leat__reader *r, int oldest);

@@ -306,6 +306,106 @@ START_TEST(rings_that_a_subscriber_never_mapped_are_not_lost)
 }
 END_TEST
 
+/* Until the ring is full, or @most. */
+static uint64_t fill(struct leat_pub *p, uint64_t n, uint64_t most)
+{
+	while (n < most && leat_send(p, &n, sizeof(n), 0) == 0)
+		n++;
+	return n;
+}
+
+static int has_arrived(struct leat_sub *s, uint64_t ring)
+{
+	leat__sub_look_around(s);
+	for (uint32_t i = 0; i < s->n; i++)
+		if (s->rings[i]->r.id == ring)
+			return 1;
+	return 0;
+}
+
+/* Publisher and subscriber look after themselves, and nobody reads, until the publisher has gone over. Whenever the
+ * subscriber has arrived where it is to go next, the publisher sends what it may. */
+static uint64_t go_over(struct leat_pub *p, struct leat_sub *s, uint64_t n, uint64_t most)
+{
+	uint64_t was = p->at.id;
+
+	broker_again();
+	eventually((leat__pub_tend(p), p->next_data != NULL));
+	eventually(has_arrived(s, p->next_at.id));
+	n = fill(p, n, most);
+	eventually((leat__pub_tend(p), leat__sub_look_around(s), p->at.id != was));
+	return n;
+}
+
+/* A subscriber may be so late that its publisher has gone over twice, or thrice; it may look at a message all the
+ * while. */
+START_TEST(who_missed_a_whole_life_of_the_broker_loses_nothing)
+{
+	struct leat *a = broker_open(), *b = broker_open();
+	const char *name = random_name();
+	uint64_t n = 0, got = 0;
+	struct leat_info info;
+	struct leat_pub *p;
+	struct leat_sub *s;
+	const void *at;
+
+	ok(leat_sub_open(b, name, NULL, &s));
+	ok(leat_pub_open(a, name, OPTS(leat_pub_opts, .capacity = 16384), &p));
+	for (; n < 5000; n++) {
+		send_n(p, n);
+		if (n < 4900)
+			ck_assert_uint_eq(recv_n(s, NULL), got++);
+	}
+	if (_i & 1)
+		ok(leat_peek(s, &at, &info, 0));
+	for (int lives = 0; lives < 2 + _i / 2; lives++) {
+		n = go_over(p, s, n, lives ? n + 5000 : n);
+		if (!lives)
+			n = fill(p, n, n + 100);
+	}
+	if (_i & 1) {
+		ck_assert(!memcmp(at, &got, sizeof(got)));
+		ok(leat_release(s));
+		got++;
+	}
+	n = fill(p, n, UINT64_MAX);
+	for (; got < n; got++) {
+		ck_assert_uint_eq(recv_n(s, NULL), got);
+		if (got % 100 == 0) /* and it is waited for where it reads now */
+			n = fill(p, n, 20000);
+	}
+	ck_assert_uint_eq(n, 20000);
+	fails(leat_recv(s, (char[8]){0}, 8, NULL, 0), EAGAIN);
+	leat_close(b);
+	leat_close(a);
+}
+END_TEST
+
+START_TEST(a_ring_that_fills_up_before_its_reader_comes_over_loses_nothing)
+{
+	struct leat *a = broker_open(), *b = broker_open();
+	const char *name = random_name();
+	uint64_t n = 0, got = 0;
+	struct leat_pub *p;
+	struct leat_sub *s;
+
+	ok(leat_sub_open(b, name, NULL, &s));
+	ok(leat_pub_open(a, name, OPTS(leat_pub_opts, .capacity = 16384), &p));
+	for (; n < 5000; n++) { /* more than once around */
+		send_n(p, n);
+		if (n < 4500)
+			ck_assert_uint_eq(recv_n(s, NULL), got++);
+	}
+	n = go_over(p, s, n, n);
+	n = fill(p, n, UINT64_MAX);
+	ck_assert_uint_gt(n, 5100);
+	for (; got < n; got++)
+		ck_assert_uint_eq(recv_n(s, NULL), got);
+	leat_close(b);
+	leat_close(a);
+}
+END_TEST
+
 START_TEST(large_messages_and_what_is_retained_survive_the_broker)
 {
 	struct leat *a = broker_open(), *b = broker_open();
@@ -596,6 +696,8 @@ int main(void)
 	test(tc, a_slow_publisher_and_its_readers_come_back_without_traffic);
 	test(tc, who_opens_after_the_restart_gets_what_old_publishers_send);
 	test(tc, rings_that_a_subscriber_never_mapped_are_not_lost);
+	tcase_add_loop_test(tc, who_missed_a_whole_life_of_the_broker_loses_nothing, 0, 4);
+	test(tc, a_ring_that_fills_up_before_its_reader_comes_over_loses_nothing);
 	test(tc, large_messages_and_what_is_retained_survive_the_broker);
 	test(tc, a_subscriber_that_dies_without_a_broker_holds_nobody_up);
 	test(tc, a_publisher_that_dies_without_a_broker_is_read_to_its_end);
