@@ -30,14 +30,22 @@ struct leat__tie {
 	uint32_t users; /* registrations, and the connection */
 };
 
+/* A request whose answer may take longer than its asker can wait: it asks again, until the answer is there. */
+struct leat__errand {
+	struct leat__errand *next;   /* of those under way */
+	uint64_t serial;             /* 0: not under way */
+	struct leat__packet *answer; /* came while somebody else listened */
+};
+
 struct leat {
 	struct leat__handle handle;
 	char path[108];
-	pthread_mutex_t lock; /* one request at a time; and the ties */
+	pthread_mutex_t lock; /* one request at a time; the errands and the ties */
 	int sock;             /* -1: lost */
 	uint64_t serial;
+	struct leat__errand *errands, hello; /* under way; hello: what we are connected to has not greeted us yet */
 	struct leat__tie *tie, *ties; /* the connection's, and all */
-	uint32_t lost;                /* sock is -1 */
+	uint32_t lost;                /* sock is -1, or hello under way */
 	uint64_t tend_at;
 	struct leat_pub *pubs;
 	struct leat_sub *subs;
@@ -70,7 +78,8 @@ struct leat_pub {
 	uint64_t origin; /* our first ring's number */
 	struct leat_region *next_data; /* the ring that we go on in when all have come; NULL */
 	unsigned char *next_view;
-	struct leat__place next_at;
+	struct leat__place next_at;       /* what the broker says to it; empty: nothing yet */
+	struct leat__errand announced;
 	uint64_t tended_at, tended_tail;
 	uint64_t move_at;   /* not before */
 	uint64_t orphan_at; /* when we first saw that our broker is gone; 0: it is not */
@@ -137,7 +146,10 @@ struct leat_sub {
 	uint32_t epoch;       /* of the ring table, last time we asked */
 	const uint32_t *epoch_now; /* where it moves; by hand, where it never does: at the one above */
 	uint64_t retry_at;    /* asking failed: try again then; 0: it did not */
-	int64_t ask_ns;       /* how long the next asking may take */
+	uint64_t pause_ns;    /* from one asking in vain to the next */
+	struct leat__errand asked, fetched; /* for the rings there are, or a seat; for one ring */
+	uint64_t fetched_id;
+	uint32_t asked_epoch; /* as it was when we asked */
 	uint64_t turned_at; /* when the last turn of messages was over */
 	uint64_t looked_at; /* when we last saw that writers live, where no broker tells */
 	enum leat_from from;
@@ -159,12 +171,12 @@ struct leat_sub {
 /* One request and its answer, within the control timeout. The packet's descriptors are the caller's. */
 int leat__request(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
 		  struct leat__in *in);
-/* The same with a deadline of its own: for requests on the way of receiving. */
-int leat__request_within(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
-			 struct leat__in *in, int64_t ns);
-/* The same for a request that registers us: @tie takes what it is tied to, for leat__untie() some day. */
-int leat__register(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
-		   struct leat__in *in, int64_t ns, struct leat__tie **tie);
+/* The same with a time of its own, after which -ETIMEDOUT leaves it under way: the next call sends nothing and takes
+ * the answer. If it registers us, @tie takes what it is tied to, for leat__untie() some day; else NULL. */
+int leat__errand(struct leat *l, struct leat__errand *r, struct leat__out *o, int fd, struct leat__packet *p,
+		 struct leat__in *in, int64_t ns, struct leat__tie **tie);
+/* Nobody will ask again: what its answer opens is closed when it comes. */
+void leat__errand_drop(struct leat *l, struct leat__errand *r);
 void leat__untie(struct leat *l, struct leat__tie *t);
 void leat__ties_free(struct leat *l);
 /* Is client @client of that instance dead? 0 also when we cannot know. */
@@ -174,6 +186,7 @@ int leat__tied(struct leat *l, const struct leat__tie *t);
 /* Of the broker that we are connected to, or were last. */
 uint64_t leat__instance(struct leat *l);
 int leat__connect(struct leat *l, const char *path);
+void leat__disconnect(struct leat *l);
 int leat__hear(struct leat *l);
 /* On the slow ways of messages: notice that the broker has died, come back to its successor; seldom, and
  * without waiting long. */
@@ -214,7 +227,7 @@ void leat__sub_put(struct leat__attached *a, int gone);
 enum { LEAT__BELLS = 8 };
 unsigned leat__sub_bells(struct leat_sub *s, uint32_t **bells);
 /* sub_open.c: come back, at a restarted broker. */
-int leat__sub_return(struct leat_sub *s);
+int leat__sub_return(struct leat_sub *s, int64_t ns);
 void leat__sub_returned(struct leat_sub *s);
 /* What leat_sub_open() does, also for workers: @queue is then known before anything is attached. */
 int leat__sub_open(struct leat *l, const char *name, const struct leat_sub_opts *o, struct leat_queue *queue,

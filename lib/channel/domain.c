@@ -69,9 +69,7 @@ static void domain_forked(struct leat__handle *h)
 {
 	struct leat *l = leat__container(h, struct leat, handle);
 
-	if (l->sock >= 0)
-		close(l->sock);
-	l->sock = -1;
+	leat__disconnect(l);
 	l->gone = 1;
 	for (struct leat__tie *t = l->ties; t; t = t->next) {
 		if (t->lives >= 0)
@@ -181,8 +179,7 @@ void leat_close(struct leat *l)
 	leat__poller_end(l);
 	if (!l->gone)
 		leat__handle_remove(&l->handle);
-	if (l->sock >= 0)
-		close(l->sock);
+	leat__disconnect(l);
 	leat__ties_free(l);
 	pthread_mutex_destroy(&l->lock);
 	pthread_mutex_destroy(&l->list_lock);

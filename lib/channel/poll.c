@@ -28,7 +28,7 @@ struct leat__pollable {
 	const uint32_t *epoch_now;
 	uint32_t epoch;
 	const struct leat__tie *tie;
-	uint64_t armed_at;
+	uint64_t armed_at, retry_at; /* retry_at: the subscriber wants to ask again then; 0: it does not */
 	uint32_t n, room;
 	struct at {
 		const struct leat__reader *r;
@@ -59,6 +59,8 @@ static int due(const struct leat__pollable *p)
 	for (uint32_t i = 0; i < p->n; i++)
 		if (leat__reader_ready(p->at[i].r, p->at[i].pos))
 			return 1;
+	if (p->retry_at)
+		return leat__now() >= p->retry_at;
 	if (leat__load_relaxed(p->epoch_now) != p->epoch)
 		return 1;
 	/* Without its broker it is for the subscriber to look after itself. */
@@ -176,6 +178,7 @@ int leat__pollable_arm(struct leat_sub *s)
 	p->epoch = s->epoch;
 	p->tie = s->seat->tie;
 	p->armed_at = leat__now();
+	p->retry_at = s->retry_at;
 	/* Too little memory to watch them all: readable always is the honest answer. */
 	now = due(p) || p->n < s->n;
 	if (now) {

@@ -59,7 +59,7 @@ void leat__pub_forked(struct leat__handle *h)
 	p->w.stop = 0; /* nothing goes the short way any more */
 }
 
-/* Make the region with the ring in it, mapped for writing; to be sealed against everybody else. */
+/* Make the region with the ring in it, mapped for writing, and sealed against everybody else. */
 int leat__pub_make_ring(struct leat__geometry *g, struct leat_region **ret, unsigned char **view)
 {
 	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD,
@@ -70,6 +70,8 @@ int leat__pub_make_ring(struct leat__geometry *g, struct leat_region **ret, unsi
 	if (e < 0)
 		return e;
 	e = leat__region_view(*ret, g->data_off, g->capacity, view);
+	if (e == 0)
+		e = leat__seal_ring(leat_region_fd(*ret));
 	if (e < 0) {
 		leat_region_close(*ret);
 		*ret = NULL;
@@ -95,10 +97,8 @@ int leat__pub_announce(struct leat_pub *p, struct leat_region *ring, const struc
 	struct leat__packet pkt;
 	struct leat__out out;
 	struct leat__in in;
-	int e = leat__seal_ring(leat_region_fd(ring));
+	int e;
 
-	if (e < 0)
-		return e;
 	leat__wire_begin(&out, LEAT__PUB_OPEN, 0, 0);
 	leat__wire_text(&out, LEAT__T_NAME, p->name);
 	leat__wire_u32(&out, LEAT__T_MAX_RINGS, n_rings);
@@ -109,7 +109,7 @@ int leat__pub_announce(struct leat_pub *p, struct leat_region *ring, const struc
 	if (origin) /* it may be that none of their workers is left to tell the broker of them */
 		for (uint32_t i = 0; i < p->at.cg.n_slots; i++)
 			add_group(&out, &leat__ctrl_slots(p->ctrl, &p->at.cg)[i]);
-	e = leat__register(p->l, &out, leat_region_fd(ring), &pkt, &in, ns, &at.tie);
+	e = leat__errand(p->l, &p->announced, &out, leat_region_fd(ring), &pkt, &in, ns, &at.tie);
 	if (e < 0)
 		return e;
 	at.object = in.head.object;
@@ -145,6 +145,7 @@ static void pub_free(struct leat_pub *p)
 	leat_region_close(p->next_data);
 	leat_region_close(p->next_at.control);
 	if (p->l) {
+		leat__errand_drop(p->l, &p->announced);
 		leat__untie(p->l, p->at.tie);
 		leat__untie(p->l, p->next_at.tie);
 	}

@@ -13,7 +13,7 @@
 #include "channel/channel.h"
 
 #define OFTEN_NS UINT64_C(25000000)  /* a publisher that sends slowly looks after its broker so often, */
-#define MOVE_NS  INT64_C(25000000)   /* and is held up so long by one that does not answer */
+#define MOVE_NS  INT64_C(5000000)    /* and waits so long for its answer before it goes on with its own work */
 #define REST     20                  /* times as long as it was held up, it is not held up again */
 #define STRETCH_MAX UINT64_C(16384) /* bytes until the next look at the time: 0.2 ns a message */
 #define LATE_NS  UINT64_C(1000000000) /* for a subscriber that was being opened when the broker died */
@@ -82,32 +82,35 @@ static int all_there(const struct leat_pub *p)
 	return 1;
 }
 
-/* Tell the broker of a ring to go on in; nothing is in it yet. */
+static void drop_next(struct leat_pub *p)
+{
+	leat_region_close(p->next_data);
+	p->next_data = NULL;
+}
+
+/* Tell the broker of a ring to go on in; nothing is in it yet. -ETIMEDOUT: its answer is on the way. */
 static int announce_next(struct leat_pub *p)
 {
 	struct leat__geometry g = p->w.g;
-	int e = leat__pub_make_ring(&g, &p->next_data, &p->next_view);
+	int e = p->next_data ? 0 : leat__pub_make_ring(&g, &p->next_data, &p->next_view);
 
 	if (e < 0)
 		return e;
 	/* Our word, which nobody else could give, that whoever goes on from here may be believed. */
 	leat__store_release(&p->w.ring->moving, UINT64_C(1));
-	e = leat__pub_announce(p, p->next_data, &g, p->at.cg.n_rings, p->at.cg.n_slots, p->origin, MOVE_NS,
-			       &p->next_at);
-	if (e < 0) {
-		leat_region_close(p->next_data);
-		p->next_data = NULL;
-		return e;
-	}
-	leat__settle_region(p->next_data);
-	return 0;
+	e = leat__pub_announce(p, p->next_data, &g, p->at.cg.n_rings, p->at.cg.n_slots, p->origin,
+			       p->announced.serial ? 0 : MOVE_NS, &p->next_at);
+	if (e == 0)
+		leat__settle_region(p->next_data);
+	else if (e != -ETIMEDOUT)
+		drop_next(p);
+	return e;
 }
 
 /* That broker has died, too. */
 static void give_up_next(struct leat_pub *p)
 {
-	leat_region_close(p->next_data);
-	p->next_data = NULL;
+	drop_next(p);
 	leat_region_close(p->next_at.control);
 	leat__untie(p->l, p->next_at.tie);
 	p->next_at = (struct leat__place){0};
@@ -201,16 +204,17 @@ void leat__pub_tend(struct leat_pub *p)
 		return;
 	p->move_at = now + OFTEN_NS / 5;
 	leat__pub_bury(p);
-	if (p->next_data && !leat__tied(p->l, p->next_at.tie))
+	if (p->next_at.tie && !leat__tied(p->l, p->next_at.tie))
 		give_up_next(p);
 	if (leat__load_acquire(&p->l->lost))
 		return;
-	e = p->next_data ? 0 : announce_next(p);
+	e = p->next_at.tie ? 0 : announce_next(p);
 	if (e == 0 && !left_behind(p, p->next_at.tie->instance, now) && all_there(p))
 		e = move(p);
 	if (e < 0) {
 		now = leat__now() - now;
 		p->move_at = leat__now() + (now * REST > OFTEN_NS ? now * REST : OFTEN_NS);
-		leat__log(LEAT_LOG_WARNING, "publisher of %s: not yet back at the broker: %s", p->name, leat_why());
+		if (e != -ETIMEDOUT)
+			leat__log(LEAT_LOG_WARNING, "publisher of %s: not yet back at the broker: %s", p->name, leat_why());
 	}
 }

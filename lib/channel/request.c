@@ -70,11 +70,33 @@ uint64_t leat__instance(struct leat *l)
 
 /* ---- requests ---- */
 
-static int lost(struct leat *l, const char *how)
+/* Not under way any more. */
+static void end(struct leat *l, struct leat__errand *r)
 {
+	for (struct leat__errand **at = &l->errands; *at; at = &(*at)->next)
+		if (*at == r) {
+			*at = r->next;
+			break;
+		}
+	if (r->answer) {
+		leat__packet_close(r->answer);
+		free(r->answer);
+	}
+	*r = (struct leat__errand){0};
+}
+
+void leat__disconnect(struct leat *l)
+{
+	while (l->errands)
+		end(l, l->errands);
 	if (l->sock >= 0)
 		close(l->sock);
 	l->sock = -1;
+}
+
+static int lost(struct leat *l, const char *how)
+{
+	leat__disconnect(l);
 	leat__store_release(&l->lost, 1u);
 	leat__log(LEAT_LOG_WARNING, "the broker of %s is gone (%s)", l->path, how);
 	return leat__fail(-ECONNRESET, "the broker of %s is gone (%s): open channels go on; start leatd for "
@@ -96,9 +118,30 @@ static void disown(struct leat *l, const struct leat__in *in)
 	leat__sock_send(l->sock, &o, NULL, 0);
 }
 
-/* Wait for the answer with our serial; older answers, whose askers gave up, are thrown away. One that is there
- * is heard however late we come: who gets little of the processor shall not ask in vain for ever. */
-static int answer(struct leat *l, uint64_t deadline, struct leat__packet *p, struct leat__in *in)
+/* A packet that nobody waits for just now: kept for whom it is, or thrown away if he gave up. */
+static int put_aside(struct leat *l, struct leat__packet *p, const struct leat__in *in)
+{
+	struct leat__errand *r = l->errands;
+
+	while (r && r->serial != in->head.serial)
+		r = r->next;
+	if (r && !r->answer)
+		r->answer = malloc(sizeof(*p));
+	if (r && r->answer) {
+		*r->answer = *p;
+		return 0;
+	}
+	if (r)
+		end(l, r); /* no memory: it will ask again */
+	leat__packet_close(p);
+	disown(l, in);
+	return in->head.type == LEAT__BYE ? lost(l, "it was stopped") : 0;
+}
+
+/* Wait for the answer to @serial. One that is there is heard however late we come: who gets little of the
+ * processor shall not ask in vain for ever. */
+static int listen_for(struct leat *l, uint64_t serial, uint64_t deadline, struct leat__packet *p,
+		      struct leat__in *in)
 {
 	for (;;) {
 		uint64_t now = leat__now();
@@ -124,12 +167,11 @@ static int answer(struct leat *l, uint64_t deadline, struct leat__packet *p, str
 			leat__packet_close(p);
 			return lost(l, leat_why());
 		}
-		if (in->head.serial == l->serial)
+		if (in->head.serial == serial)
 			return 0;
-		leat__packet_close(p);
-		disown(l, in);
-		if (in->head.type == LEAT__BYE)
-			return lost(l, "it was stopped");
+		e = put_aside(l, p, in);
+		if (e < 0)
+			return e;
 	}
 }
 
@@ -150,21 +192,36 @@ static int send_before(struct leat *l, const struct leat__out *o, int fd, uint64
 	}
 }
 
-static int exchange(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
+/* Send the request, if it is not under way; then wait for its answer. */
+static int exchange(struct leat *l, struct leat__errand *r, struct leat__out *o, int fd, struct leat__packet *p,
 		    struct leat__in *in, uint64_t deadline)
 {
 	uint32_t code = 0;
 	char text[512];
-	int e = leat__wire_end(o, fd >= 0);
+	int e = 0;
 
 	p->n_fds = 0;
-	if (e < 0)
-		return e;
-	o->head.serial = ++l->serial;
-	e = send_before(l, o, fd, deadline);
-	if (e < 0 || (o->head.flags & LEAT__WIRE_QUIET))
-		return e;
-	e = answer(l, deadline, p, in);
+	if (!r->serial) {
+		e = leat__wire_end(o, fd >= 0);
+		if (e < 0)
+			return e;
+		o->head.serial = ++l->serial;
+		e = send_before(l, o, fd, deadline);
+		if (e < 0 || (o->head.flags & LEAT__WIRE_QUIET))
+			return e;
+		*r = (struct leat__errand){.next = l->errands, .serial = o->head.serial};
+		l->errands = r;
+	}
+	if (r->answer) {
+		*p = *r->answer;
+		r->answer->n_fds = 0; /* they are @p's now */
+		e = leat__wire_parse(in, p->bytes, p->size, p->n_fds);
+	} else {
+		e = listen_for(l, r->serial, deadline, p, in);
+		if (e == -ETIMEDOUT)
+			return e; /* and is under way */
+	}
+	end(l, r);
 	if (e < 0 || in->head.type != LEAT__ERROR)
 		return e;
 	leat__packet_close(p);
@@ -245,7 +302,7 @@ static int hello(struct leat *l, uint64_t deadline)
 		leat__wire_u64(&o, LEAT__T_CLIENT, l->tie->client);
 		leat__wire_u64(&o, LEAT__T_INSTANCE, l->tie->instance);
 	}
-	e = exchange(l, &o, -1, &p, &in, deadline);
+	e = exchange(l, &l->hello, &o, -1, &p, &in, deadline);
 	if (e < 0)
 		return e;
 	e = tie_up(l, &p, &in);
@@ -253,23 +310,30 @@ static int hello(struct leat *l, uint64_t deadline)
 	return e;
 }
 
+/* -ETIMEDOUT: its greeting may still come, and is waited for the next time. */
 static int connect_locked(struct leat *l, const char *path, uint64_t deadline)
 {
-	int e = leat__sock_connect(path, deadline);
+	int e;
 
-	if (e < 0)
-		return e;
-	l->sock = e;
-	if (path != l->path)
-		snprintf(l->path, sizeof(l->path), "%s", path);
-	e = hello(l, deadline);
-	if (e < 0 && l->sock >= 0) {
-		close(l->sock);
-		l->sock = -1;
+	if (!l->hello.serial) {
+		e = leat__sock_connect(path, deadline);
+		if (e < 0)
+			return e;
+		l->sock = e;
+		if (path != l->path)
+			snprintf(l->path, sizeof(l->path), "%s", path);
 	}
+	e = hello(l, deadline);
+	if (e < 0 && !l->hello.serial)
+		leat__disconnect(l);
 	if (e == 0)
 		leat__store_release(&l->lost, 0u);
 	return e;
+}
+
+static int is_connected(const struct leat *l)
+{
+	return l->sock >= 0 && !l->hello.serial;
 }
 
 int leat__connect(struct leat *l, const char *path)
@@ -278,6 +342,8 @@ int leat__connect(struct leat *l, const char *path)
 
 	pthread_mutex_lock(&l->lock);
 	e = connect_locked(l, path, leat__deadline(CONTROL_NS));
+	if (e < 0)
+		leat__disconnect(l);
 	pthread_mutex_unlock(&l->lock);
 	return e;
 }
@@ -298,8 +364,8 @@ static int come_back(struct leat *l, uint64_t deadline)
 			  l->path, why, l->path);
 }
 
-int leat__register(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
-		   struct leat__in *in, int64_t ns, struct leat__tie **tie)
+int leat__errand(struct leat *l, struct leat__errand *r, struct leat__out *o, int fd, struct leat__packet *p,
+		 struct leat__in *in, int64_t ns, struct leat__tie **tie)
 {
 	uint64_t deadline = leat__deadline(ns);
 	int e = 0;
@@ -308,10 +374,10 @@ int leat__register(struct leat *l, struct leat__out *o, int fd, struct leat__pac
 		return leat__say(-ECHILD, "this struct leat belongs to the parent process: open another");
 	pthread_mutex_lock(&l->lock);
 	/* A goodbye means nothing to another broker. */
-	if (l->sock < 0)
+	if (!is_connected(l))
 		e = o->head.flags & LEAT__WIRE_QUIET ? -ECONNRESET : come_back(l, deadline);
 	if (e == 0)
-		e = exchange(l, o, fd, p, in, deadline);
+		e = exchange(l, r, o, fd, p, in, deadline);
 	if (e == 0 && tie) {
 		*tie = l->tie;
 		l->tie->users++;
@@ -320,16 +386,34 @@ int leat__register(struct leat *l, struct leat__out *o, int fd, struct leat__pac
 	return e;
 }
 
-int leat__request_within(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
-			 struct leat__in *in, int64_t ns)
+void leat__errand_drop(struct leat *l, struct leat__errand *r)
 {
-	return leat__register(l, o, fd, p, in, ns, NULL);
+	struct leat__in in;
+
+	if (!r->serial || l->gone)
+		return;
+	pthread_mutex_lock(&l->lock);
+	if (r->answer && leat__wire_parse(&in, r->answer->bytes, r->answer->size, r->answer->n_fds) == 0)
+		disown(l, &in);
+	if (r->serial) /* else its connection is gone meanwhile */
+		end(l, r);
+	pthread_mutex_unlock(&l->lock);
+}
+
+static int request_within(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p, struct leat__in *in,
+			  int64_t ns)
+{
+	struct leat__errand once = {0};
+	int e = leat__errand(l, &once, o, fd, p, in, ns, NULL);
+
+	leat__errand_drop(l, &once);
+	return e;
 }
 
 int leat__request(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
 		  struct leat__in *in)
 {
-	return leat__register(l, o, fd, p, in, CONTROL_NS, NULL);
+	return request_within(l, o, fd, p, in, CONTROL_NS);
 }
 
 void leat__request_close(struct leat *l, uint64_t object)
@@ -341,7 +425,7 @@ void leat__request_close(struct leat *l, uint64_t object)
 	/* Without an answer: what is asked for later on this socket is handled later. */
 	leat__wire_begin(&o, LEAT__CLOSE, 0, object);
 	o.head.flags = LEAT__WIRE_QUIET;
-	leat__request_within(l, &o, -1, &p, &in, CLOSE_NS);
+	request_within(l, &o, -1, &p, &in, CLOSE_NS);
 }
 
 /* ---- what the broker says unasked ---- */
@@ -360,11 +444,13 @@ static int hear(struct leat *l)
 		if (e <= 0)
 			return lost(l, e == 0 ? "it has closed the connection" : strerror(-e));
 		e = leat__wire_parse(&in, p.bytes, p.size, p.n_fds);
-		leat__packet_close(&p);
-		if (e == 0)
-			disown(l, &in);
-		if (e < 0 || in.head.type == LEAT__BYE)
-			return lost(l, e < 0 ? leat_why() : "it was stopped");
+		if (e < 0) {
+			leat__packet_close(&p);
+			return lost(l, leat_why());
+		}
+		e = put_aside(l, &p, &in);
+		if (e < 0)
+			return e;
 		n++;
 	}
 }
@@ -393,7 +479,7 @@ void leat__tend(struct leat *l)
 		return;
 	if (l->sock >= 0)
 		hear(l);
-	if (l->sock < 0)
+	if (!is_connected(l))
 		connect_locked(l, l->path, leat__deadline(HELLO_NS));
 	/* A twentieth of the time at most. */
 	spent = leat__now() - now;

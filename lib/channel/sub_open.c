@@ -46,6 +46,10 @@ void leat__sub_free(struct leat_sub *s)
 		if (s->held[k].a)
 			leat_drop(s, s->held[k].msg.data);
 	s->peeked = NULL;
+	if (s->l) {
+		leat__errand_drop(s->l, &s->asked);
+		leat__errand_drop(s->l, &s->fetched);
+	}
 	while (s->n)
 		leat__sub_detach(s, s->n - 1);
 	if (!s->gone)
@@ -103,8 +107,8 @@ void leat__seat_put(struct leat__seat *seat, int gone)
 }
 
 /* Ask the broker for a seat; the packet brings rings, too, and is the caller's to close. */
-static int take_seat(struct leat_sub *s, uint32_t n_rings, uint32_t n_slots, int64_t ns,
-		     struct leat__packet *pkt, struct leat__in *in, struct leat__seat **ret)
+static int take_seat(struct leat_sub *s, uint32_t n_rings, uint32_t n_slots, int64_t ns, struct leat__packet *pkt,
+		     struct leat__in *in, struct leat__seat **ret)
 {
 	struct leat__seat *seat = leat__seat_new(s);
 	struct leat__out out;
@@ -119,7 +123,7 @@ static int take_seat(struct leat_sub *s, uint32_t n_rings, uint32_t n_slots, int
 	leat__wire_u32(&out, LEAT__T_MAX_SLOTS, n_slots);
 	if (s->queue)
 		leat__wire_text(&out, LEAT__T_GROUP, leat__queue_group(s->queue));
-	e = leat__register(s->l, &out, -1, pkt, in, ns, &seat->tie);
+	e = leat__errand(s->l, &s->asked, &out, -1, pkt, in, ns, &seat->tie);
 	if (e < 0) {
 		leat__seat_put(seat, 0);
 		return e;
@@ -202,13 +206,13 @@ static void leave(struct leat_sub *s, struct leat__seat *old, int unseen)
 		}
 }
 
-int leat__sub_return(struct leat_sub *s)
+int leat__sub_return(struct leat_sub *s, int64_t ns)
 {
 	struct leat__seat *old = s->seat, *seat;
 	int unseen = s->returning || leat__load_acquire(&old->ctrl->epoch) != s->epoch;
 	struct leat__packet pkt;
 	struct leat__in in;
-	int e = take_seat(s, old->cg.n_rings, old->cg.n_slots, s->ask_ns, &pkt, &in, &seat);
+	int e = take_seat(s, old->cg.n_rings, old->cg.n_slots, ns, &pkt, &in, &seat);
 
 	if (e < 0)
 		return e;

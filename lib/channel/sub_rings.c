@@ -11,11 +11,11 @@
 #include "channel/channel.h"
 
 #define OPEN_NS INT64_C(5000000000)
-/* Receiving is held up by a broker that does not answer so long, longer each time, and for a twentieth of
- * the time at most. */
-#define ASK_LEAST 1000000
-#define ASK_MOST  25000000
-#define REST      20
+#define ASK_NS INT64_C(2000000) /* receiving is held up so long at most by a broker that does not answer */
+/* Then, more and more seldom, we look for its answer, or, refused, ask again. */
+#define PAUSE_NS UINT64_C(5000000)
+#define LOOK_MOST UINT64_C(40000000)
+#define ASK_MOST UINT64_C(320000000)
 #define LOOK_NS   UINT64_C(50000000) /* so often at most, where no broker tells, who is dead */
 
 void leat__sub_put(struct leat__attached *a, int gone)
@@ -110,9 +110,13 @@ static int fetch(struct leat_sub *s, const struct leat__wire_ring *w, struct lea
 
 	if (e != -ENOENT)
 		return e;
+	if (s->fetched_id != w->id)
+		leat__errand_drop(s->l, &s->fetched);
+	s->fetched_id = w->id;
 	leat__wire_begin(&out, LEAT__RING, 0, s->seat->object);
 	leat__wire_u64(&out, LEAT__T_RING_ID, w->id);
-	e = leat__request_within(s->l, &out, -1, &pkt, &answer, opening ? OPEN_NS : s->ask_ns);
+	e = leat__errand(s->l, &s->fetched, &out, -1, &pkt, &answer,
+			 opening ? OPEN_NS : s->fetched.serial ? 0 : ASK_NS, NULL);
 	if (e < 0)
 		return e;
 	e = leat__map_ring(&pkt, &answer, w->id, ret, b, g);
@@ -387,13 +391,17 @@ static int ask(struct leat_sub *s)
 	struct leat__in in;
 	int e;
 
+	if (!s->asked.serial)
+		s->asked_epoch = leat__load_acquire(s->epoch_now);
 	leat__wire_begin(&out, LEAT__RINGS, 0, s->seat->object);
 	leat__wire_u64(&out, LEAT__T_RING_ID, s->last_id);
-	e = leat__request_within(s->l, &out, -1, &pkt, &in, s->ask_ns);
-	if (e == 0) {
-		e = leat__sub_take_rings(s, &pkt, &in, LOOKING);
-		leat__packet_close(&pkt);
-	}
+	e = leat__errand(s->l, &s->asked, &out, -1, &pkt, &in, s->asked.serial ? 0 : ASK_NS, NULL);
+	if (e < 0)
+		return e;
+	e = leat__sub_take_rings(s, &pkt, &in, LOOKING);
+	leat__packet_close(&pkt);
+	if (e == 0)
+		s->epoch = s->asked_epoch; /* what came since is asked for next */
 	return e;
 }
 
@@ -401,7 +409,6 @@ static int ask(struct leat_sub *s)
 void leat__sub_look_around(struct leat_sub *s)
 {
 	uint64_t now;
-	uint32_t epoch;
 	int e, tied;
 
 	if (!s->l)
@@ -416,22 +423,17 @@ void leat__sub_look_around(struct leat_sub *s)
 	if (leat__load_acquire(&s->l->lost) || (s->retry_at && now < s->retry_at))
 		return;
 	tied = leat__tied(s->l, s->seat->tie);
-	epoch = leat__load_acquire(s->epoch_now);
-	if (tied && !s->retry_at && epoch == s->epoch)
+	if (tied && !s->retry_at && leat__load_acquire(s->epoch_now) == s->epoch)
 		return;
-	if (s->ask_ns < ASK_LEAST)
-		s->ask_ns = ASK_LEAST;
-	e = tied ? ask(s) : leat__sub_return(s);
-	if (tied && e == 0)
-		s->epoch = epoch; /* as it was before we asked: what came since is asked for next */
+	e = tied ? ask(s) : leat__sub_return(s, s->asked.serial ? 0 : ASK_NS);
 	if (e == 0 && s->returning)
 		leat__sub_returned(s);
 	s->retry_at = 0;
 	if (e < 0 && !leat__load_acquire(&s->l->lost)) { /* slow, or without room: again, after a while */
-		s->retry_at = leat__now() + (uint64_t)s->ask_ns * REST;
-		s->ask_ns = s->ask_ns < ASK_MOST / 2 ? s->ask_ns * 2 : ASK_MOST;
+		s->pause_ns = s->pause_ns ? leat__min(s->pause_ns * 2, e == -ETIMEDOUT ? LOOK_MOST : ASK_MOST) : PAUSE_NS;
+		s->retry_at = leat__now() + s->pause_ns;
 	} else {
-		s->ask_ns = 0;
+		s->pause_ns = 0;
 	}
 }
 

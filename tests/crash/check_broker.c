@@ -664,8 +664,11 @@ START_TEST(who_loses_only_his_socket_is_who_he_was)
 }
 END_TEST
 
+/* Whether its asker has given up by then, or gives up when it is there; or else takes it, by asking again. */
 START_TEST(what_was_opened_too_late_is_closed_again)
 {
+	struct leat__errand r = {0};
+	uint64_t serial;
 	struct leat *l = broker_open(), *other = broker_open();
 	const char *name = random_name();
 	struct leat_stat st = {.struct_size = sizeof(st)};
@@ -677,10 +680,28 @@ START_TEST(what_was_opened_too_late_is_closed_again)
 	leat__wire_begin(&out, LEAT__SUB_OPEN, 0, 0);
 	leat__wire_text(&out, LEAT__T_NAME, name);
 	leat__wire_u32(&out, LEAT__T_MODE, LEAT__WAITING);
-	fails(leat__request_within(l, &out, -1, &pkt, &in, 50000000), ETIMEDOUT);
+	fails(leat__errand(l, &r, &out, -1, &pkt, &in, 50000000, NULL), ETIMEDOUT);
+	serial = r.serial;
+	fails(leat__errand(l, &r, &out, -1, &pkt, &in, 0, NULL), ETIMEDOUT);
+	ck_assert_uint_eq(r.serial, serial);
+	if (_i == 0)
+		leat__errand_drop(l, &r);
 	kill(broker_pid(), SIGCONT);
 	eventually(leat_stat(other, name, &st, NULL, NULL) == 0);
-	ok(leat_ping(l, NULL)); /* hears the late answer */
+	if (_i == 3)
+		ok(leat_dispatch(l)); /* hears the late answer */
+	else
+		ok(leat_ping(l, NULL)); /* so does this */
+	if (_i == 1)
+		leat__errand_drop(l, &r);
+	if (_i >= 2) {
+		ok(leat__errand(l, &r, &out, -1, &pkt, &in, 0, NULL));
+		ck_assert_uint_eq(in.head.serial, serial);
+		leat__packet_close(&pkt);
+		ok(leat_stat(other, name, &st, NULL, NULL));
+		leat__request_close(l, in.head.object);
+	}
+	ck_assert(!r.serial && !r.answer);
 	eventually(leat_stat(other, name, &st, NULL, NULL) == -ENOENT);
 	leat_close(other);
 	leat_close(l);
@@ -705,6 +726,6 @@ int main(void)
 	test(tc, an_event_loop_comes_back);
 	test(tc, nobody_follows_a_publisher_that_claims_to_be_another);
 	test(tc, who_loses_only_his_socket_is_who_he_was);
-	test(tc, what_was_opened_too_late_is_closed_again);
+	tcase_add_loop_test(tc, what_was_opened_too_late_is_closed_again, 0, 4);
 	return run_suite(s);
 }
