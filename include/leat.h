@@ -10,5 +10,6 @@
 #include <leat/queue.h>
 #include <leat/region.h>
 #include <leat/ring.h>
+#include <leat/rpc.h>
 #include <leat/sync.h>
 #endif

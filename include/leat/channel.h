@@ -33,8 +33,8 @@ LEAT_API const char *leat_domain(const struct leat *l);
 LEAT_API int leat_fd(const struct leat *l);
 
 /*
- * Handle what the broker has sent; never blocks. The number of notices handled, -ECONNRESET when
- * the broker is gone (open channels go on).
+ * Handle what the broker has sent, and requests for which leat_serve() was given a function; never blocks.
+ * How many, or -ECONNRESET when the broker is gone (open channels go on, and were served).
  */
 LEAT_API int leat_dispatch(struct leat *l);
 

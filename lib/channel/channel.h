@@ -49,7 +49,9 @@ struct leat {
 	uint64_t tend_at;
 	struct leat_pub *pubs;
 	struct leat_sub *subs;
-	pthread_mutex_t list_lock; /* pubs, subs, poller */
+	struct leat_server *servers;
+	struct leat_client *clients;
+	pthread_mutex_t list_lock; /* the lists of what is open, and poller */
 	struct leat__poller *poller;
 	int gone; /* this is a forked child */
 };
@@ -141,6 +143,7 @@ struct leat_sub {
 	struct leat__seat *seat, *past; /* past: those under which there may be rings that we never saw */
 	struct leat__attached **rings;
 	uint32_t n, room, cur, turn;
+	uint32_t detached; /* rings, so far */
 	uint32_t strays; /* of the rings: those under another seat than ours */
 	uint32_t mode;
 	uint32_t epoch;       /* of the ring table, last time we asked */
@@ -232,6 +235,9 @@ void leat__sub_returned(struct leat_sub *s);
 /* What leat_sub_open() does, also for workers: @queue is then known before anything is attached. */
 int leat__sub_open(struct leat *l, const char *name, const struct leat_sub_opts *o, struct leat_queue *queue,
 		   struct leat_sub **ret);
+/* Does it read, or is it to read, a ring of the publisher @origin? */
+int leat__sub_reads(const struct leat_sub *s, uint64_t origin);
+enum { LEAT__TELL_ENDS = 1 << 16 }; /* of its flags: -ENODATA whenever a ring has ended and is read */
 struct leat__seat *leat__seat_new(struct leat_sub *s);
 void leat__seat_put(struct leat__seat *seat, int gone);
 int leat__sub_attach(struct leat_sub *s, struct leat_region *region, int owned,
@@ -246,6 +252,8 @@ int leat__pub_options(struct leat_pub_opts *o, const struct leat_pub_opts *opts,
 		      struct leat__geometry *g, uint64_t page);
 void leat__pub_setup(struct leat_pub *p, const struct leat_pub_opts *o);
 void leat__pub_forked(struct leat__handle *h);
+/* pub.c, for server.c: with @ns for the broker's answer. */
+int leat__pub_open(struct leat *l, const char *name, const struct leat_pub_opts *opts, int64_t ns, struct leat_pub **ret);
 /* pub_move.c: on the slow ways of sending, with nothing claimed. */
 void leat__pub_tend(struct leat_pub *p);
 /* While waiting for room: are those that we wait for still alive? */
@@ -262,6 +270,9 @@ void leat__hand_pub_close(struct leat_pub *p);
 void leat__hand_sub_close(struct leat_sub *s);
 /* Is the ring's writer dead, or has the ring made way for another? 1 when that is news. */
 int leat__hand_look(struct leat_sub *s);
+
+/* server.c: call the functions of those that have one; how many requests it were. */
+int leat__servers_dispatch(struct leat *l);
 
 /* queue.c: a worker's subscriber. */
 const char *leat__queue_group(const struct leat_queue *q);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include "base/base.h"
 #include "channel/channel.h"
+#include <leat/rpc.h>
 
 /* ---- fork ---- */
 
@@ -172,6 +173,10 @@ void leat_close(struct leat *l)
 {
 	if (!l)
 		return;
+	while (l->servers)
+		leat_serve_close(l->servers);
+	while (l->clients)
+		leat_client_close(l->clients);
 	while (l->subs) /* a worker's may have a publisher of its own */
 		leat_sub_close(l->subs);
 	while (l->pubs)
@@ -200,7 +205,9 @@ int leat_fd(const struct leat *l)
 
 int leat_dispatch(struct leat *l)
 {
-	return leat__hear(l);
+	int heard = leat__hear(l), served = leat__servers_dispatch(l);
+
+	return heard < 0 ? heard : heard + served;
 }
 
 int leat_ping(struct leat *l, uint64_t *ret_ns)

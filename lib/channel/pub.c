@@ -153,8 +153,12 @@ static void pub_free(struct leat_pub *p)
 	free(p);
 }
 
-int leat_pub_open(struct leat *l, const char *name, const struct leat_pub_opts *opts,
-		  struct leat_pub **ret)
+int leat_pub_open(struct leat *l, const char *name, const struct leat_pub_opts *opts, struct leat_pub **ret)
+{
+	return leat__pub_open(l, name, opts, CONTROL_NS, ret);
+}
+
+int leat__pub_open(struct leat *l, const char *name, const struct leat_pub_opts *opts, int64_t ns, struct leat_pub **ret)
 {
 	struct leat__geometry g;
 	struct leat_pub_opts o;
@@ -178,7 +182,7 @@ int leat_pub_open(struct leat *l, const char *name, const struct leat_pub_opts *
 	e = leat__pub_make_ring(&g, &p->data, &view);
 	if (e == 0)
 		e = leat__pub_announce(p, p->data, &g, o.max_publishers, o.max_subscribers, 0,
-				       CONTROL_NS, &p->at);
+				       ns, &p->at);
 	if (e == 0) {
 		leat__settle_region(p->data);
 		p->ctrl = leat_region_addr(p->at.control);

@@ -125,8 +125,11 @@ static int next(struct leat_sub *s, int64_t timeout_ns)
 		leat__sub_look_around(s);
 		if (!s->l)
 			leat__hand_look(s);
-		if (leat__sub_reap(s))
+		if (leat__sub_reap(s)) {
+			if (s->flags & LEAT__TELL_ENDS)
+				return -ENODATA;
 			continue;
+		}
 		e = look(s); /* a new ring, or one that filled up meanwhile */
 		if (e)
 			return e;

@@ -45,6 +45,7 @@ void leat__sub_detach(struct leat_sub *s, uint32_t i)
 		leat__reader_leave(&a->r);
 	s->strays -= a->seat != s->seat;
 	s->n--;
+	s->detached++;
 	memmove(&s->rings[i], &s->rings[i + 1], (s->n - i) * sizeof(struct leat__attached *));
 	if (s->cur > i)
 		s->cur--;
@@ -304,6 +305,14 @@ static int attach(struct leat_sub *s, const struct leat__wire_ring *w, struct le
 	leat__bell_toll(&s->seat->ctrl->space_bell); /* some publisher may wait for subscribers */
 	if (!a->dead || s->from != LEAT_NEW || how != OPENING)
 		s->had_publisher = 1;
+	return 0;
+}
+
+int leat__sub_reads(const struct leat_sub *s, uint64_t origin)
+{
+	for (uint32_t i = 0; i < s->n; i++)
+		if (s->rings[i]->origin == origin)
+			return 1;
 	return 0;
 }
 
