@@ -33,8 +33,8 @@ struct cli_command {
 	int (*run)(struct cli_command *cmd, int argc, char **argv); /* operands only */
 };
 
-extern struct cli_command cmd_completion, cmd_get, cmd_ls, cmd_ping, cmd_pub, cmd_queue_push, cmd_queue_take, cmd_rm,
-	cmd_set, cmd_stat, cmd_sub;
+extern struct cli_command cmd_call, cmd_completion, cmd_get, cmd_ls, cmd_ping, cmd_pub, cmd_queue_push, cmd_queue_take,
+	cmd_rm, cmd_serve, cmd_set, cmd_stat, cmd_sub;
 extern struct cli_command *const cli_commands[]; /* ends with NULL */
 
 #define CLI_DOMAIN {"domain", "PATH", "the broker's socket (default: the usual places)", NULL}
@@ -55,6 +55,12 @@ __attribute__((format(printf, 2, 3))) int cli_usage(const struct cli_command *cm
 
 /* What leat pub does; with @group, for a work queue's. */
 int cli_publish(struct cli_command *cmd, int argc, char **argv, const char *group);
+
+/* All of @file, or of standard input (NULL); the caller frees @ret. 0, or the exit code after saying why. */
+int cli_read(const struct cli_command *cmd, const char *file, char **ret, size_t *size);
+/* Run a command with @data as its standard input, and @out (-1: ours) as its output. 1 it succeeded, 0 it did not,
+ * -1 it cannot be run, and it was said why. */
+int cli_run(const struct cli_command *cmd, const char *on, char **command, const void *data, size_t size, int out);
 
 /* Set by SIGINT and SIGTERM. */
 extern volatile sig_atomic_t cli_stop;

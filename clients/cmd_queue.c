@@ -4,13 +4,9 @@
  * has taken yet. take writes a message to standard output, or runs a command on it; only then is it done with.
  */
 #include <errno.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 #include "cli.h"
 
 #define GROUP "workers"
@@ -83,47 +79,13 @@ static void set_number(const char *name, uint64_t n)
 	setenv(name, text, 1);
 }
 
-/* The message in a file of its own: who does not read it is no trouble. -1 after saying why. */
-static int message_file(const struct job *j, const void *data, size_t size)
-{
-	int fd = memfd_create("leat-message", MFD_CLOEXEC);
-	ssize_t n = 0;
-
-	for (size_t done = 0; fd >= 0 && n >= 0 && done < size; done += (size_t)n)
-		n = write(fd, (const char *)data + done, size - done);
-	if (fd < 0 || n < 0 || lseek(fd, 0, SEEK_SET) < 0) {
-		fprintf(stderr, "leat %s: %s: a file for the message: %s\n", j->cmd->name, j->name, strerror(errno));
-		if (fd >= 0)
-			close(fd);
-		return -1;
-	}
-	return fd;
-}
-
 /* Run the command with the message as its standard input: 1 it succeeded, 0 it did not, -1 it cannot be run. */
 static int run_command(struct job *j, const void *data, const struct leat_work *work)
 {
-	posix_spawn_file_actions_t fa;
-	int fd = message_file(j, data, (size_t)work->size), e, status = -1;
-	pid_t pid;
-
-	if (fd < 0)
-		return -1;
 	set_number("LEAT_SEQ", work->seq);
 	set_number("LEAT_PUBLISHER", work->publisher);
 	set_number("LEAT_DELIVERIES", work->deliveries);
-	posix_spawn_file_actions_init(&fa);
-	posix_spawn_file_actions_adddup2(&fa, fd, STDIN_FILENO);
-	e = posix_spawnp(&pid, j->command[0], &fa, NULL, j->command, environ);
-	posix_spawn_file_actions_destroy(&fa);
-	close(fd);
-	if (e) {
-		fprintf(stderr, "leat %s: run %s: %s\n", j->cmd->name, j->command[0], strerror(e));
-		return -1;
-	}
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return status == 0;
+	return cli_run(j->cmd, j->name, j->command, data, (size_t)work->size, -1);
 }
 
 static int write_out(const struct job *j, const void *data, uint64_t size)

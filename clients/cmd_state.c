@@ -24,40 +24,6 @@ static struct cli_option get_options[] = {
 
 static struct cli_option rm_options[] = {CLI_DOMAIN, {0}};
 
-/* All of @f; the caller frees @ret. */
-static int slurp(FILE *f, char **ret, size_t *size)
-{
-	size_t room = 65536, n;
-	char *buf = malloc(room);
-
-	*size = 0;
-	while (buf && (n = fread(buf + *size, 1, room - *size, f)) > 0) {
-		*size += n;
-		if (*size == room) {
-			char *more = realloc(buf, room *= 2);
-
-			if (!more)
-				free(buf);
-			buf = more;
-		}
-	}
-	*ret = buf;
-	return !buf ? -ENOMEM : ferror(f) ? -errno : 0;
-}
-
-static int read_value(struct cli_command *cmd, char **ret, size_t *size)
-{
-	const char *file = cli_get(cmd, "file");
-	FILE *f = file ? fopen(file, "rb") : stdin;
-	int e = f ? slurp(f, ret, size) : -errno;
-
-	if (e < 0)
-		fprintf(stderr, "leat set: read %s: %s\n", file ? file : "standard input", strerror(-e));
-	if (f && file)
-		fclose(f);
-	return e < 0 ? CLI_FAILED : 0;
-}
-
 static int publish(struct leat *l, const char *name, const void *value, size_t size)
 {
 	/* One message: a small ring, or a small one with a block. */
@@ -82,7 +48,7 @@ static int set(struct cli_command *cmd, int argc, char **argv)
 
 	if (argc < 1 || argc > 2 || (argc == 2 && cli_get(cmd, "file")))
 		return cli_usage(cmd, "give a NAME, and a VALUE or --file or standard input");
-	r = argc == 1 ? read_value(cmd, &text, &size) : 0;
+	r = argc == 1 ? cli_read(cmd, cli_get(cmd, "file"), &text, &size) : 0;
 	if (r == 0)
 		r = cli_open(cmd, &l);
 	if (r == 0) {

@@ -13,8 +13,8 @@
 #include "cli.h"
 
 struct cli_command *const cli_commands[] = {
-	&cmd_completion, &cmd_get, &cmd_ls,  &cmd_ping, &cmd_pub, &cmd_queue_push, &cmd_queue_take,
-	&cmd_rm,         &cmd_set, &cmd_stat, &cmd_sub,  NULL,
+	&cmd_call, &cmd_completion, &cmd_get, &cmd_ls,  &cmd_ping, &cmd_pub, &cmd_queue_push, &cmd_queue_take,
+	&cmd_rm,   &cmd_serve,      &cmd_set, &cmd_stat, &cmd_sub, NULL,
 };
 volatile sig_atomic_t cli_stop;
 

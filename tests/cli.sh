@@ -132,7 +132,7 @@ usage_errors_exit_2_and_say_what_is_wrong() {
   for args in "" "nonsense" "pub" "pub a b" "pub --nope a" "pub --frame 0 a" "pub --frame 9-5 a" \
       "pub --count x a" "sub --from never a" "sub --timeout -1 a" "sub --raw --lines a" "ping a b" "ls a b" \
       "stat" "completion fish" "ping --count 0" "queue" "get" "get a b" "get --timeout x a" "set" "set a b c" "rm" "queue peek" "queue push" "queue take" \
-      "queue take --raw a cat" "queue take --max-deliveries 9G a" "queue push --frame 9 a"; do
+      "queue take --raw a cat" "queue take --max-deliveries 9G a" "queue push --frame 9 a" "call" "call a b c" "call --timeout x a b" "serve" "serve a" "serve --max-reply x a cat"; do
     want 2 leat $args 2>"$dir/err" >/dev/null || return 1
     [ -s "$dir/err" ] || { echo "# leat $args says nothing"; return 1; }
   done
@@ -252,6 +252,28 @@ a_queue_command_that_cannot_be_run_is_an_error_and_keeps_the_job() {
   want 1 leat queue take --timeout 20 "$x" > /dev/full 2> "$dir/err" || return 1
   [ "$(leat queue take --count 1 --timeout 20 --length-prefixed "$x" | od -An -tu4 -N4 | tr -d ' ')" = 3 ] || return 1
   want 4 leat queue take --timeout 0.1 "$x" 2> /dev/null
+}
+
+t a_server_answers_with_what_its_command_writes
+a_server_answers_with_what_its_command_writes() {
+  local x s; x=$(name)
+  want 4 leat call --timeout 0.1 "$x" hello 2> "$dir/err" || return 1
+  grep -q 'no server' "$dir/err" || return 1
+  leat serve --count 5 --max-reply 2000000 --summary "$x" \
+    sh -c 'read -r w; case $w in bad) echo oops; exit 1;; big) seq 300000;; *) echo "$w" | tr a-z A-Z;; esac' 2> "$dir/sum" & s=$!
+  [ "$(leat call "$x" hello)" = HELLO ] || return 1
+  [ "$(echo from stdin | leat call --raw "$x")" = "FROM STDIN" ] || return 1
+  want 1 leat call "$x" bad > "$dir/out" 2> "$dir/err" || return 1
+  { grep -q oops "$dir/out" && grep -q 'Input/output error' "$dir/err"; } || return 1
+  leat call --raw "$x" big | cmp - <(seq 300000) || return 1
+  leat call --json "$x" json | grep -q '"text": "JSON' || return 1
+  wait $s || return 1
+  grep -q '"requests": 5, "replies": 5, "dropped": 0' "$dir/sum" || { cat "$dir/sum"; return 1; }
+  want 4 leat serve --timeout 0.1 "$x" cat 2> /dev/null || return 1
+  leat serve "$x" /no/such/program 2> "$dir/err" & s=$!
+  want 1 leat call "$x" hello 2> "$dir/out" > /dev/null || return 1
+  wait $s
+  grep -q '/no/such/program' "$dir/err"
 }
 
 t help_lists_every_option_and_completions_know_them

@@ -50,7 +50,7 @@ struct leat_serve_stat {
  */
 LEAT_API int leat_serve(struct leat *l, const char *name, const struct leat_serve_opts *opts, struct leat_server **ret);
 
-/* Serve no more: calls under way fail with -EOWNERDEAD. NULL is fine. */
+/* Serve no more: the calls under way fail. NULL is fine. */
 LEAT_API void leat_serve_close(struct leat_server *server);
 
 /* The next request, within @timeout_ns nanoseconds (0: at once or -EAGAIN, -1: for ever). -ETIMEDOUT. */
