@@ -8,6 +8,7 @@
 #include "channel/channel.h"
 #include "harness.h"
 #include <leat/queue.h>
+#include <leat/rpc.h>
 
 #if defined(__x86_64__)
 #include <dirent.h>
@@ -20,7 +21,7 @@
 #include <sys/user.h>
 #include <sys/wait.h>
 
-enum kind { PUB, SUB, MOVE, RETURN, WORK, DOMAIN, REGION, SYNC, HAND };
+enum kind { PUB, SUB, MOVE, RETURN, WORK, CALL, SERVE, DOMAIN, REGION, SYNC, HAND };
 
 static const struct op {
 	const char *name;
@@ -66,6 +67,15 @@ static const struct op {
 	{"nack", WORK, 0, 0, 0},
 	{"queue_close", WORK, 0, 0, 0},
 	{"queue_close_busy", WORK, 0, 0, 0},
+	{"client_open", CALL, 0, 0, 0},
+	{"call_first", CALL, 0, 0, 0},
+	{"call", CALL, 0, 0, 0},
+	{"client_close", CALL, 0, 0, 0},
+	{"serve", SERVE, 0, 0, 0},
+	{"accept_first", SERVE, 0, 0, 0},
+	{"accept", SERVE, 0, 0, 0},
+	{"reply_claim", SERVE, 0, 0, 0},
+	{"serve_close", SERVE, 0, 0, 0},
 	{"open", DOMAIN, 0, 0, 0},
 	{"close", DOMAIN, 0, 0, 0},
 	{"region", REGION, 0, 0, 0},
@@ -592,6 +602,112 @@ static void work_point(const struct op *op, struct trace *t, long n)
 	eventually(nobody(name));
 }
 
+/* ---- request and reply ---- */
+
+struct server {
+	const char *name;
+	pthread_t thread;
+	int stop;
+	uint32_t clients;
+};
+
+/* Echoes, until told to stop. */
+static void *serve(void *arg)
+{
+	struct leat_serve_stat st = {.struct_size = sizeof(st)};
+	struct server *f = arg;
+	struct leat_request req;
+	struct leat_server *s;
+
+	ok(leat_serve(l, f->name, NULL, &s));
+	while (!leat__load_acquire(&f->stop)) {
+		if (leat_accept(s, &req, 20000000) == 0)
+			leat_reply(s, &req, 0, req.data, (size_t)req.size);
+		ok(leat_serve_stat(s, &st));
+		leat__store_release(&f->clients, st.clients);
+	}
+	leat_serve_close(s);
+	return NULL;
+}
+
+struct caller {
+	struct leat_client *c;
+	pthread_t thread;
+	int stop;
+	uint64_t answered;
+};
+
+/* Calls on and on; each call brings its own reply, or fails for a reason. */
+static void *calls(void *arg)
+{
+	struct caller *f = arg;
+
+	for (uint64_t n = 0; !leat__load_acquire(&f->stop); n++) {
+		struct leat_answer a;
+		int e = leat_call(f->c, &n, sizeof(n), &a, SEC / 2);
+
+		must(e == 0 ? a.size == 8 && number_of(a.data) == n : e == -EOWNERDEAD || e == -ETIMEDOUT,
+		     "call %llu: %d: %s", (unsigned long long)n, e, leat_why());
+		if (e == 0)
+			leat__fetch_add(&f->answered, UINT64_C(1));
+	}
+	return NULL;
+}
+
+/* A client is killed: its server and the server's other client go on, and nothing of it is left. */
+static void call_point(const struct op *op, struct trace *t, long n)
+{
+	struct server f = {.name = random_name()};
+	struct leat_client *c;
+	struct leat_answer a;
+	uint64_t start;
+
+	ck_assert(pthread_create(&f.thread, NULL, serve, &f) == 0);
+	ok(leat_client_open(l, f.name, NULL, &c));
+	ok(leat_call(c, "8 bytes", 8, &a, 10 * SEC));
+	victim_start(t, op->name, domain, f.name);
+	victim_step(t, n);
+	victim_kill(t);
+	for (uint64_t i = 0; i < 50; i++) {
+		start = leat__now();
+		must(leat_call(c, &i, sizeof(i), &a, 2 * SEC) == 0 && number_of(a.data) == i,
+		     "%s, instruction %ld: call %llu: %s", op->name, n, (unsigned long long)i, leat_why());
+		if (leat__now() - start > slowest)
+			slowest = leat__now() - start;
+	}
+	eventually(leat__load_acquire(&f.clients) == 1);
+	leat_client_close(c);
+	leat__store_release(&f.stop, 1);
+	pthread_join(f.thread, NULL);
+	newcomers(f.name);
+}
+
+/* A server is killed: its client's call fails, or has been answered; then its successor answers. */
+static void serve_point(const struct op *op, struct trace *t, long n)
+{
+	struct server successor = {.name = random_name()};
+	struct caller f = {0};
+	uint64_t start, answered;
+
+	ok(leat_client_open(l, successor.name, NULL, &f.c));
+	ck_assert(pthread_create(&f.thread, NULL, calls, &f) == 0);
+	victim_start(t, op->name, domain, successor.name);
+	victim_step(t, n);
+	start = leat__now();
+	victim_kill(t);
+	ck_assert(pthread_create(&successor.thread, NULL, serve, &successor) == 0);
+	answered = leat__load_acquire(&f.answered);
+	eventually(leat__load_acquire(&f.answered) > answered + 10);
+	if (leat__now() - start > slowest)
+		slowest = leat__now() - start;
+	leat__store_release(&f.stop, 1);
+	pthread_join(f.thread, NULL);
+	leat_client_close(f.c);
+	leat__store_release(&successor.stop, 1);
+	pthread_join(successor.thread, NULL);
+	newcomers(successor.name);
+}
+
 static void domain_point(const struct op *op, struct trace *t, long n)
 {
 	victim_start(t, op->name, domain, "-");
@@ -773,6 +889,8 @@ static void point(const struct op *op, struct trace *t, long n, const char *kind
 	case MOVE: move_point(op, t, n); break;
 	case RETURN: return_point(op, t, n); break;
 	case WORK: work_point(op, t, n); break;
+	case CALL: call_point(op, t, n); break;
+	case SERVE: serve_point(op, t, n); break;
 	case DOMAIN: domain_point(op, t, n); break;
 	case REGION: region_point(op, t, n, kind); break;
 	case SYNC: sync_point(op, t, n); break;
@@ -802,9 +920,10 @@ static void every_instruction(const struct op *op, const char *kind)
 	ck_assert_int_gt(total, 0);
 	/* All of those of messages in the long form. */
 	if (full())
-		most = op->kind == PUB || op->kind == SUB || op->kind == WORK ? 6000 : 1500;
+		most = op->kind == PUB || op->kind == SUB || op->kind == WORK || op->kind == CALL ||
+			op->kind == SERVE ? 6000 : 1500;
 	else
-		most = total > 2500 || op->kind == WORK ? 25 : op->kind == REGION ? 12 : 60;
+		most = op->kind == CALL || op->kind == SERVE ? (total > 2500 ? 12 : 25) : total > 2500 || op->kind == WORK ? 25 : op->kind == REGION ? 12 : 60;
 	if (total > most)
 		step = (double)total / (double)most;
 	for (double at = 0; at <= (double)total; at += step, done++)

@@ -111,6 +111,46 @@ static void take(int64_t timeout)
 	must(leat_queue_take(q, &work, NULL, timeout));
 }
 
+static struct leat_client *client;
+static struct leat_server *server;
+static struct leat_answer answer;
+static struct leat_request request;
+
+static void call(void)
+{
+	must(leat_call(client, "hello", 5, &answer, LEAT_FOREVER));
+}
+
+static void open_client(int calls)
+{
+	must(leat_open(domain, &l));
+	must(leat_client_open(l, name, NULL, &client));
+	for (; calls > 0; calls--)
+		call();
+}
+
+static void answer_one(int in_place)
+{
+	void *room;
+
+	must(leat_accept(server, &request, LEAT_FOREVER));
+	if (!in_place) {
+		must(leat_reply(server, &request, 0, request.data, request.size));
+		return;
+	}
+	must(leat_reply_claim(server, &request, request.size, &room));
+	memcpy(room, request.data, request.size);
+	must(leat_reply_commit(server, &request, 0, request.size));
+}
+
+static void open_server(int requests)
+{
+	must(leat_open(domain, &l));
+	must(leat_serve(l, name, NULL, &server));
+	for (; requests > 0; requests--)
+		answer_one(0);
+}
+
 /* For as long as it lives: the driver sees when it has gone over to another broker. */
 static void sends_on(uint64_t i)
 {
@@ -206,6 +246,17 @@ int main(int argc, char **argv)
 	STAGE("nack", worker(0, 0); take(0); MARK(); must(leat_queue_nack(q)))
 	STAGE("queue_close", worker(0, 0); MARK(); leat_queue_close(q))
 	STAGE("queue_close_busy", worker(0, 0); take(0); MARK(); leat_queue_close(q))
+
+	/* a client of the driver's server; a server of its client */
+	STAGE("client_open", must(leat_open(domain, &l)); MARK(); must(leat_client_open(l, name, NULL, &client)))
+	STAGE("call_first", open_client(0); MARK(); call())
+	STAGE("call", open_client(2); MARK(); call())
+	STAGE("client_close", open_client(1); MARK(); leat_client_close(client))
+	STAGE("serve", must(leat_open(domain, &l)); MARK(); must(leat_serve(l, name, NULL, &server)))
+	STAGE("accept_first", open_server(0); MARK(); answer_one(0))
+	STAGE("accept", open_server(2); MARK(); answer_one(0))
+	STAGE("reply_claim", open_server(2); MARK(); answer_one(1))
+	STAGE("serve_close", open_server(1); MARK(); leat_serve_close(server))
 
 	/* regions: DOMAIN is the kind, NAME the path */
 	STAGE("region", MARK(); region())
