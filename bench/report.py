@@ -85,7 +85,7 @@ for group, content in groups.items():
         peers = row["peers"]
         limits = [p for p in peers if p["kind"] == "limit" and p["ns"] > 0]
         base = next((p for p in limits if p["peer"] != "memcpy alone"), None) or min(peers, key=lambda p: p["ns"])
-        latency = group in ("pingpong", "attach", "latest") and any(p["p99"] for p in peers)
+        latency = group in ("pingpong", "rpc", "attach", "latest") and any(p["p99"] for p in peers)
         say(f"\n### {row['row']} ({row['place']}, medians of {min(p['cells'] for p in peers)} or more)\n")
         rate = group in ("oneway", "fanin", "nobody")
         head = f"| x {base['peer']} | | ns |"
@@ -143,6 +143,7 @@ goals = [
     ("ping-pong 64 B, default / bare cache line", over(leat("ping-pong 64 B, default"), get("ping-pong 64 B, default", "bare cache line")), 1.35, True),
     ("ping-pong 64 B, sleeping / raw futex", over(get("ping-pong 64 B, sleeping", "leat"), get("ping-pong 64 B, sleeping", "raw futex")), 1.05, True),
     ("wake-up of a sleeper / raw futex", over(get("wake-up of a sleeper, 64 B", "leat"), get("wake-up of a sleeper, 64 B", "raw futex")), 1.05, True),
+    ("call 64 B, spinning / ping-pong of the same", over(leat("call 64 B, spinning"), get("ping-pong 64 B, spinning", "leat")), 1.25, True),
     ("one-way 64 B, send/recv: rate / ring by hand", over(get("one-way 64 B", "ring by hand"), get("one-way 64 B", "leat")), 0.8, False),
     ("one-way 64 B, send/recv: rate / best peer", over(best("one-way 64 B"), get("one-way 64 B", "leat")), 1.5, False),
     ("one-way 64 B, by 16: rate / ring by hand", over(get("one-way 64 B", "ring by hand"), get("one-way 64 B", "leat in place, by 16")), 1.0, False),

@@ -264,6 +264,70 @@ static void queue(struct cell *c, int side)
 
 const struct peer bench_queue = {.name = "leat", .kind = "leat", .works = 1 << QUEUE, .waits = ALL, .run = queue};
 
+/* ---- calls: side 1 serves, side 0 measures, the others only call ---- */
+
+static void rpc_server(struct cell *c, int64_t spin)
+{
+	struct leat_serve_opts o = {.struct_size = sizeof(o), .spin_ns = spin};
+	struct leat_server *s;
+	struct leat_request req;
+
+	if (setup(c, leat_open(NULL, &l)) < 0 || setup(c, leat_serve(l, c->name, &o, &s)) < 0)
+		return;
+	bench_meet(c);
+	while (!stopped(c) || (counted(c) + 2 < (uint64_t)c->sides && !bench_failed(c))) {
+		int e = leat_accept(s, &req, SEC / 10);
+
+		if (e == 0)
+			e = leat_reply(s, &req, 0, req.data, (size_t)req.size);
+		if (e < 0 && e != -ETIMEDOUT)
+			bench_fail(c, "%s", leat_why());
+	}
+	bench_meet(c);
+}
+
+static void rpc(struct cell *c, int side)
+{
+	int64_t spin = c->wait == SPIN ? SEC : c->wait == SLEEP ? -1 : 0;
+	struct leat_client_opts o = {.struct_size = sizeof(o), .spin_ns = spin};
+	uint64_t seq = 0, began, warm;
+	struct bench_trips trips;
+	struct leat_client *k;
+	unsigned char out[4096];
+	struct leat_answer a;
+
+	if (side == 1) {
+		rpc_server(c, spin);
+		return;
+	}
+	if (setup(c, leat_open(NULL, &l)) < 0 || setup(c, leat_client_open(l, c->name, &o, &k)) < 0)
+		return;
+	bench_trips_init(&trips);
+	bench_meet(c);
+	setup(c, leat_call(k, "", 0, &a, 10 * SEC)); /* they get to know each other */
+	began = bench_now();
+	warm = began + (uint64_t)c->span_ns / 5;
+	for (uint64_t now = began; side ? !stopped(c) : !bench_failed(c) && now < warm + (uint64_t)c->span_ns;) {
+		bench_fill(out, c->size, ++seq);
+		if (leat_call(k, out, c->size, &a, 10 * SEC) < 0)
+			bench_fail(c, "%s", leat_why());
+		else if (a.size != c->size || bench_sum(a.data, c->size) != bench_expect(c->size, seq))
+			bench_fail(c, "a wrong reply");
+		if (seq % 64 == 0 || c->sides > 8)
+			now = bench_now();
+		bench_trip(&trips, now > warm);
+	}
+	if (!side) {
+		bench_trips_result(&trips, &c->sh->result);
+		stop(c);
+	} else {
+		add(c, 1); /* one less to be served */
+	}
+	bench_meet(c);
+}
+
+const struct peer bench_rpc = {.name = "leat", .kind = "leat", .works = 1 << RPC, .waits = ALL, .run = rpc};
+
 /* ---- overwriting, with observers that cannot keep up ---- */
 
 static void overwrite(struct cell *c, int side)

@@ -330,7 +330,8 @@ START_TEST(a_slow_client_stalls_neither_server_nor_others)
 	/* Without reading, and without minding how much it was granted. */
 	big[0] = 'C';
 	for (int i = 0; i < 400; i++) {
-		memset(slow->calls, 0, slow->max_calls * sizeof(*slow->calls));
+		memset(slow->calls, 0, (slow->mask + 1) * sizeof(*slow->calls));
+		slow->used = 0;
 		ok(leat_call_begin(slow, big, sizeof(big), 10 * SEC, &call));
 	}
 	start = leat__now();

@@ -55,6 +55,12 @@ static void take_welcome(struct leat_client *c, const struct leat__reply_head *h
 	c->again_ns = 0;
 }
 
+static void forget(struct leat_client *c, struct leat__pending *call)
+{
+	*call = (struct leat__pending){0};
+	c->used--;
+}
+
 /* Is our server gone, with all that it said read? Then its calls are to fail, one by one. */
 static void look_for_server(struct leat_client *c)
 {
@@ -62,9 +68,9 @@ static void look_for_server(struct leat_client *c)
 		return;
 	c->server = 0;
 	c->greet_at = 0;
-	for (uint32_t i = 0; i < c->max_calls; i++)
+	for (uint32_t i = 0; i <= c->mask; i++)
 		if (c->calls[i].over)
-			c->calls[i] = (struct leat__pending){0};
+			forget(c, &c->calls[i]);
 }
 
 /* ---- replies ---- */
@@ -86,13 +92,13 @@ static int next(struct leat_client *c, struct leat_answer *ret, int64_t timeout_
 	memcpy(&h, data, sizeof(h));
 	info.size -= sizeof(h);
 	data = (const char *)data + sizeof(h);
-	call = &c->calls[h.call % c->max_calls];
+	call = &c->calls[h.call & c->mask];
 	if (!h.call) {
 		take_welcome(c, &h, data, info.size, info.publisher);
 	} else if (c->server == h.server && c->publisher == info.publisher && call->number == h.call) {
 		int over = call->over;
 
-		*call = (struct leat__pending){0};
+		forget(c, call);
 		if (!over) {
 			*ret = (struct leat_answer){h.call, data, info.size, h.error > 0 ? -EPROTO : h.error};
 			c->waited--;
@@ -107,7 +113,7 @@ static uint64_t soonest(const struct leat_client *c)
 {
 	uint64_t least = LEAT__NEVER;
 
-	for (uint32_t i = 0; i < c->max_calls; i++)
+	for (uint32_t i = 0; i <= c->mask; i++)
 		if (c->calls[i].number && !c->calls[i].over && c->calls[i].deadline < least)
 			least = c->calls[i].deadline;
 	return least;
@@ -116,7 +122,7 @@ static uint64_t soonest(const struct leat_client *c)
 /* A call that will not be answered, or was not in time: 1 (@ret). */
 static int failed(struct leat_client *c, struct leat_answer *ret, uint64_t now)
 {
-	for (uint32_t i = 0; i < c->max_calls && c->waited; i++) {
+	for (uint32_t i = 0; i <= c->mask && c->waited; i++) {
 		struct leat__pending *call = &c->calls[i];
 
 		if (!call->number || call->over || (c->server && now < call->deadline))
@@ -126,7 +132,7 @@ static int failed(struct leat_client *c, struct leat_answer *ret, uint64_t now)
 		if (c->server)
 			call->over = 1;
 		else
-			*call = (struct leat__pending){0};
+			forget(c, call);
 		return 1;
 	}
 	return 0;
@@ -147,15 +153,16 @@ static int ring_ended(int e)
 	return e == -ENODATA || e == -EBADMSG;
 }
 
-static int end_of_call(struct leat_client *c, struct leat_answer *ret, uint64_t deadline)
+/* @left: what is left until the first thing that has a deadline, if the caller knows; else below -1. */
+static int end_of_call(struct leat_client *c, struct leat_answer *ret, uint64_t deadline, int64_t left)
 {
 	uint64_t now;
 	int e;
 
-	for (;;) {
+	for (;; left = -2) {
 		if (!c->server && failed(c, ret, 0))
 			return 0;
-		e = next(c, ret, time_left(leat__min(deadline, soonest(c)), leat__now()));
+		e = next(c, ret, left >= -1 ? left : time_left(leat__min(deadline, soonest(c)), leat__now()));
 		if (e > 0)
 			return 0;
 		if (ring_ended(e)) {
@@ -193,38 +200,49 @@ static int need_server(struct leat_client *c, uint64_t deadline)
 	return 0;
 }
 
-int leat_call_begin(struct leat_client *c, const void *data, size_t size, int64_t timeout_ns, uint64_t *ret)
+/* A free place among the calls; the next number is its. */
+static struct leat__pending *place(struct leat_client *c)
 {
-	uint64_t deadline = leat__deadline(timeout_ns);
-	struct leat__call_head h = {.kind = LEAT__CALL};
-	struct leat__pending *call = NULL;
-	uint32_t used = 0;
-	char *at;
-	void *room;
-	int e;
+	if (c->used >= c->granted) {
+		leat__fail(-EAGAIN, "%u calls are under way: wait for one to end", c->used);
+		return NULL;
+	}
+	do
+		c->last++;
+	while (c->calls[c->last & c->mask].number);
+	return &c->calls[c->last & c->mask];
+}
 
-	let_go(c);
+static int begin(struct leat_client *c, const void *data, size_t size, int64_t timeout_ns)
+{
+	struct leat__call_head h = {.kind = LEAT__CALL};
+	struct leat__pending *call;
+	uint64_t deadline = 0; /* nobody asks what time it is before he has to wait, or the request is gone */
+	void *room = NULL;
+	char *at;
+	int e = 0;
+
 	if (size > c->max_request)
 		return leat__fail(-EMSGSIZE, "a request of %zu bytes: this client said %llu at most: set max_request", size,
 				  (unsigned long long)c->max_request);
 	look_for_server(c);
-	e = c->server ? 0 : need_server(c, deadline);
+	if (!c->server) {
+		deadline = leat__deadline(timeout_ns);
+		e = need_server(c, deadline);
+	}
 	if (e < 0)
 		return e;
-	for (uint32_t i = 0; i < c->max_calls; i++) {
-		uint64_t number = c->last + 1 + i;
-
-		used += c->calls[i].number != 0;
-		if (!call && !c->calls[number % c->max_calls].number) {
-			h.call = number;
-			call = &c->calls[number % c->max_calls];
-		}
-	}
-	if (!call || used >= c->granted)
-		return leat__fail(-EAGAIN, "%u calls are under way: wait for one to end", used);
+	call = place(c);
+	if (!call)
+		return -EAGAIN;
 	h.server = c->server;
+	h.call = c->last;
 	h.link = c->link;
-	e = leat_claim(c->p, sizeof(h) + size, &room, time_left(deadline, leat__now()));
+	e = leat_claim(c->p, sizeof(h) + size, &room, 0);
+	if (e == -EAGAIN && timeout_ns) {
+		deadline = deadline ? deadline : leat__deadline(timeout_ns);
+		e = leat_claim(c->p, sizeof(h) + size, &room, time_left(deadline, leat__now()));
+	}
 	if (e < 0)
 		return e;
 	at = room;
@@ -234,12 +252,21 @@ int leat_call_begin(struct leat_client *c, const void *data, size_t size, int64_
 	e = leat_commit(c->p, sizeof(h) + size, 0);
 	if (e < 0)
 		return e;
-	*call = (struct leat__pending){h.call, deadline, 0};
-	c->last = h.call;
+	*call = (struct leat__pending){h.call, deadline ? deadline : leat__deadline(timeout_ns), 0};
+	c->used++;
 	c->waited++;
-	if (ret)
-		*ret = h.call;
 	return 0;
+}
+
+int leat_call_begin(struct leat_client *c, const void *data, size_t size, int64_t timeout_ns, uint64_t *ret)
+{
+	int e;
+
+	let_go(c);
+	e = begin(c, data, size, timeout_ns);
+	if (e == 0 && ret)
+		*ret = c->last;
+	return e;
 }
 
 int leat_call_wait(struct leat_client *c, struct leat_answer *ret, int64_t timeout_ns)
@@ -249,7 +276,7 @@ int leat_call_wait(struct leat_client *c, struct leat_answer *ret, int64_t timeo
 	let_go(c);
 	if (!c->waited)
 		return leat__say(-ENOENT, "wait for a call: none is under way");
-	e = end_of_call(c, ret, timeout_ns ? leat__deadline(timeout_ns) : 0);
+	e = end_of_call(c, ret, timeout_ns ? leat__deadline(timeout_ns) : 0, -2);
 	return e == -ETIMEDOUT ? timeout_ns ? leat__say(e, "no call ended in time") : leat__say(-EAGAIN, "no call has ended")
 			       : e;
 }
@@ -260,9 +287,10 @@ int leat_call(struct leat_client *c, const void *data, size_t size, struct leat_
 
 	if (c->waited)
 		return leat__fail(-EBUSY, "call: %u calls are under way: use leat_call_begin() for this one, too", c->waited);
-	e = leat_call_begin(c, data, size, timeout_ns, NULL);
-	if (e == 0)
-		e = end_of_call(c, ret, LEAT__NEVER);
+	let_go(c);
+	e = begin(c, data, size, timeout_ns);
+	if (e == 0) /* a moment more than is left, on the short way; else there is another look at the time */
+		e = end_of_call(c, ret, LEAT__NEVER, timeout_ns);
 	if (e < 0)
 		return e;
 	if (ret->error == -ETIMEDOUT && !ret->data)
@@ -314,7 +342,9 @@ int leat_client_open(struct leat *l, const char *name, const struct leat_client_
 		return leat__say(-ENOMEM, "open client: no memory");
 	c->max_calls = o.max_calls ? o.max_calls : LEAT__CALLS;
 	c->max_request = o.max_request ? o.max_request : LEAT__MESSAGE_MAX;
-	c->calls = calloc(c->max_calls, sizeof(*c->calls));
+	while (c->mask + 1 < c->max_calls)
+		c->mask = c->mask * 2 + 1;
+	c->calls = calloc(c->mask + 1, sizeof(*c->calls));
 	so.spin_ns = o.spin_ns;
 	po = leat__rpc_ring(c->max_request, c->max_calls);
 	po.spin_ns = o.spin_ns;

@@ -104,7 +104,8 @@ struct leat_client {
 	uint64_t server, publisher; /* 0: none; and its ring on our channel */
 	uint32_t link;
 	uint64_t greet_at, again_ns;
-	struct leat__pending *calls;
+	struct leat__pending *calls; /* at their numbers & mask */
+	uint32_t mask, used;
 	uint64_t last;  /* call */
 	uint32_t waited; /* calls not over */
 	int held;

@@ -247,8 +247,8 @@ static int claim(struct leat_server *s, const struct leat_request *req, int erro
 
 int leat_reply(struct leat_server *s, const struct leat_request *req, int error, const void *data, size_t size)
 {
-	struct leat__link *k;
-	void *at;
+	struct leat__link *k = NULL;
+	void *at = NULL;
 	int e = claim(s, req, error, size, &k, &at);
 
 	if (e < 0)
