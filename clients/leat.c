@@ -14,6 +14,7 @@
 
 struct cli_command *const cli_commands[] = {
 	&cmd_call, &cmd_completion, &cmd_get, &cmd_ls,  &cmd_ping, &cmd_pub, &cmd_queue_push, &cmd_queue_take,
+	&cmd_region_cat, &cmd_region_ls, &cmd_region_share,
 	&cmd_rm,   &cmd_serve,      &cmd_set, &cmd_stat, &cmd_sub, NULL,
 };
 volatile sig_atomic_t cli_stop;
@@ -40,7 +41,7 @@ static void help_all(FILE *f)
 	      "Messages between processes through shared memory.\n\n",
 	      f);
 	for (int i = 0; cli_commands[i]; i++)
-		fprintf(f, "  %-11s %s\n", cli_commands[i]->name, cli_commands[i]->summary);
+		fprintf(f, "  %-12s  %s\n", cli_commands[i]->name, cli_commands[i]->summary);
 	fputs("\nEach has --help and a manual page: leat-pub(1), leat-sub(1), ...\n"
 	      "Exit codes: 0 done, 1 failed, 2 usage, 3 no broker or denied, 4 timeout, 5 messages lost.\n",
 	      f);

@@ -71,9 +71,20 @@ struct channel {
 	uint32_t groups; /* numbers given to groups */
 };
 
+/* A region that a client shares. */
+struct share {
+	struct share *next; /* in order of names */
+	char *name;
+	uint64_t generation, size;
+	int writable;
+	int fd;
+	struct owner owner;
+};
+
 struct registry {
 	struct channel *buckets[4096];
 	struct ring *by_inode[4096];
+	struct share *shares;
 	uint32_t n_channels;
 	uint32_t n_ended; /* rings that wait to be forgotten */
 	uint64_t next_ring;
@@ -134,6 +145,13 @@ void registry_remove(struct registry *reg, struct channel *ch);
 /* Forget rings that are drained and whose time is over; @now UINT64_MAX: it is for all. */
 void registry_expire(struct registry *reg, uint64_t now);
 void registry_free(struct registry *reg);
+
+/* shares.c: share @fd, which it owns on success. -EEXIST naming who has the name, -EINVAL it is not as promised. */
+int share_add(struct registry *reg, const char *name, int fd, const struct leat__wire_share *w, const struct owner *owner,
+	      struct share **ret);
+struct share *share_find(const struct registry *reg, const char *name);
+void share_end(struct registry *reg, struct share *s);
+struct leat__wire_share share_facts(const struct share *s);
 
 /* The channel's facts, as the wire tells them. */
 struct leat__wire_channel channel_facts(const struct channel *ch);

@@ -19,7 +19,8 @@ static struct object *object_new(struct session *s, enum kind kind, struct chann
 	struct object *o = calloc(1, sizeof(*o));
 
 	if (!o) {
-		registry_settle(&s->b->reg, ch);
+		if (ch)
+			registry_settle(&s->b->reg, ch);
 		leat__say(-ENOMEM, "the broker has no memory");
 		return NULL;
 	}
@@ -39,7 +40,8 @@ static int object_undo(struct session *s, struct channel *ch, int e)
 
 	s->objects = o->next;
 	free(o);
-	registry_settle(&s->b->reg, ch);
+	if (ch)
+		registry_settle(&s->b->reg, ch);
 	return e;
 }
 
@@ -55,16 +57,20 @@ void object_end(struct session *s, struct object *o)
 		ring_end(reg, o->ring, leat__now());
 	else if (o->kind == SUBSCRIBER)
 		slot_free(reg, o->channel, o->slot);
-	else
+	else if (o->kind == LOOKER)
 		o->channel->looks--;
-	registry_settle(reg, o->channel);
+	else
+		share_end(reg, o->share);
+	if (o->channel)
+		registry_settle(reg, o->channel);
 	free(o);
 }
 
-static struct object *object_find(const struct session *s, uint64_t id)
+/* @shares, too; all others have a channel. */
+static struct object *object_find(const struct session *s, uint64_t id, int shares)
 {
 	for (struct object *o = s->objects; o; o = o->next)
-		if (o->id == id)
+		if (o->id == id && (shares || o->kind != SHARER))
 			return o;
 	leat__fail(-ENOENT, "the broker knows no object %llu of this client", (unsigned long long)id);
 	return NULL;
@@ -341,7 +347,7 @@ static int do_look(struct session *s, struct leat__in *in, struct leat__packet *
 static int do_rings(struct session *s, struct leat__in *in, struct leat__packet *p,
 		    struct reply *r)
 {
-	struct object *o = object_find(s, in->head.object);
+	struct object *o = object_find(s, in->head.object, 0);
 	uint64_t after;
 
 	(void)p;
@@ -358,7 +364,7 @@ static int do_rings(struct session *s, struct leat__in *in, struct leat__packet 
 static int do_ring(struct session *s, struct leat__in *in, struct leat__packet *p,
 		   struct reply *r)
 {
-	struct object *o = object_find(s, in->head.object);
+	struct object *o = object_find(s, in->head.object, 0);
 	struct ring *ring;
 	uint64_t id;
 	int e;
@@ -381,7 +387,7 @@ static int do_ring(struct session *s, struct leat__in *in, struct leat__packet *
 static int do_close(struct session *s, struct leat__in *in, struct leat__packet *p,
 		    struct reply *r)
 {
-	struct object *o = object_find(s, in->head.object);
+	struct object *o = object_find(s, in->head.object, 1);
 
 	(void)p;
 	(void)r;
@@ -452,7 +458,7 @@ static struct leat__wire_peer peer(const struct owner *o, uint64_t id, uint32_t 
 static int do_peers(struct session *s, struct leat__in *in, struct leat__packet *p,
 		    struct reply *r)
 {
-	struct object *o = object_find(s, in->head.object);
+	struct object *o = object_find(s, in->head.object, 0);
 	uint32_t from = get_u32(in, LEAT__T_MORE), n = 0;
 	const struct channel *ch;
 
@@ -491,12 +497,84 @@ more:
 	return 0;
 }
 
+static int do_share(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+{
+	char name[LEAT__NAME_MAX + 1];
+	struct leat__wire_share w;
+	struct object *o;
+	int e = leat__wire_get_text(in, LEAT__T_NAME, name, sizeof(name));
+
+	if (e == 0)
+		e = leat__name_check(name);
+	if (e == 0)
+		e = leat__wire_get(in, LEAT__T_SHARE, &w, sizeof(w));
+	if (e < 0)
+		return e;
+	if (p->n_fds != 1)
+		return leat__say(-EPROTO, "SHARE comes with the descriptor of its region");
+	o = object_new(s, SHARER, NULL);
+	if (!o)
+		return -ENOMEM;
+	e = share_add(&s->b->reg, name, p->fds[0], &w, &s->owner, &o->share);
+	if (e < 0)
+		return object_undo(s, NULL, e);
+	leat__packet_take(p, 0);
+	r->out.head.object = o->id;
+	return 0;
+}
+
+static int do_find(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+{
+	char name[LEAT__NAME_MAX + 1];
+	struct leat__wire_share w;
+	struct share *found;
+	int e = leat__wire_get_text(in, LEAT__T_NAME, name, sizeof(name));
+
+	(void)p;
+	if (e < 0)
+		return e;
+	found = share_find(&s->b->reg, name);
+	if (!found)
+		return -ENOENT;
+	w = share_facts(found);
+	leat__wire_bytes(&r->out, LEAT__T_SHARE, &w, sizeof(w));
+	r->fds[r->n_fds++] = found->fd;
+	return 0;
+}
+
+static int do_shares(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+{
+	char after[LEAT__NAME_MAX + 1];
+
+	(void)p;
+	if (leat__wire_get_text(in, LEAT__T_NAME, after, sizeof(after)) < 0)
+		after[0] = 0;
+	for (const struct share *f = s->b->reg.shares; f; f = f->next) {
+		struct {
+			struct leat__wire_share facts;
+			char name[LEAT__NAME_MAX + 1];
+		} one = {.facts = share_facts(f)};
+		size_t len = strlen(f->name);
+
+		if (strcmp(f->name, after) <= 0)
+			continue;
+		if (!leat__wire_fits(&r->out, sizeof(one.facts) + len + 16)) {
+			leat__wire_u32(&r->out, LEAT__T_MORE, 1);
+			break;
+		}
+		memcpy(one.name, f->name, len);
+		leat__wire_bytes(&r->out, LEAT__T_SHARE, &one, sizeof(one.facts) + len);
+	}
+	return 0;
+}
+
 typedef int do_fn(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r);
 static do_fn *const requests[] = {
 	[LEAT__HELLO] = do_hello,       [LEAT__PING] = do_ping,   [LEAT__PUB_OPEN] = do_pub_open,
 	[LEAT__SUB_OPEN] = do_sub_open, [LEAT__RINGS] = do_rings, [LEAT__RING] = do_ring,
 	[LEAT__CLOSE] = do_close,       [LEAT__LIST] = do_list,   [LEAT__LOOK] = do_look,
 	[LEAT__PEERS] = do_peers,       [LEAT__REMOVE] = do_remove,
+	[LEAT__SHARE] = do_share,       [LEAT__FIND] = do_find,   [LEAT__SHARES] = do_shares,
 };
 
 int session_request(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)

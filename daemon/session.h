@@ -36,8 +36,9 @@ __attribute__((format(printf, 2, 3))) void broker_log(const struct broker *b, co
 struct object {
 	struct object *next;
 	uint64_t id;
-	enum kind { PUBLISHER = 1, SUBSCRIBER, LOOKER } kind;
-	struct channel *channel;
+	enum kind { PUBLISHER = 1, SUBSCRIBER, LOOKER, SHARER } kind;
+	struct channel *channel; /* SHARER: NULL */
+	struct share *share;
 	struct ring *ring; /* PUBLISHER */
 	uint32_t slot;     /* SUBSCRIBER */
 };

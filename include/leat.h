@@ -11,5 +11,6 @@
 #include <leat/region.h>
 #include <leat/ring.h>
 #include <leat/rpc.h>
+#include <leat/share.h>
 #include <leat/sync.h>
 #endif

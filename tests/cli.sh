@@ -132,7 +132,7 @@ usage_errors_exit_2_and_say_what_is_wrong() {
   for args in "" "nonsense" "pub" "pub a b" "pub --nope a" "pub --frame 0 a" "pub --frame 9-5 a" \
       "pub --count x a" "sub --from never a" "sub --timeout -1 a" "sub --raw --lines a" "ping a b" "ls a b" \
       "stat" "completion fish" "ping --count 0" "queue" "get" "get a b" "get --timeout x a" "set" "set a b c" "rm" "queue peek" "queue push" "queue take" \
-      "queue take --raw a cat" "queue take --max-deliveries 9G a" "queue push --frame 9 a" "call" "call a b c" "call --timeout x a b" "serve" "serve a" "serve --max-reply x a cat"; do
+      "queue take --raw a cat" "queue take --max-deliveries 9G a" "queue push --frame 9 a" "call" "call a b c" "call --timeout x a b" "serve" "serve a" "serve --max-reply x a cat" "region" "region ls a b" "region cat" "region share" "region share --size x a"; do
     want 2 leat $args 2>"$dir/err" >/dev/null || return 1
     [ -s "$dir/err" ] || { echo "# leat $args says nothing"; return 1; }
   done
@@ -274,6 +274,24 @@ a_server_answers_with_what_its_command_writes() {
   want 1 leat call "$x" hello 2> "$dir/out" > /dev/null || return 1
   wait $s
   grep -q '/no/such/program' "$dir/err"
+}
+
+t a_region_is_shared_listed_and_written_out
+a_region_is_shared_listed_and_written_out() {
+  local x s i; x=$(name)
+  seq 10000 > "$dir/in"
+  "$LEAT_CMD" region share --file "$dir/in" --size 100000 "$x" & s=$!
+  for i in $(seq 500); do leat region cat "$x" > "$dir/out" 2>/dev/null && break; sleep 0.01; done
+  leat region cat --count "$(stat -c %s "$dir/in")" "$x" | cmp - "$dir/in" || return 1
+  [ "$(stat -c %s "$dir/out")" = 102400 ] || return 1
+  leat region ls cli/ | grep -q "^$x  *102400 read  *leat (pid $s)" || { leat region ls; return 1; }
+  leat region ls --json | grep -q '"writable": false' || return 1
+  want 1 leat region share --file "$dir/in" "$x" 2> "$dir/err" || return 1
+  grep -q "shared by leat (pid $s)" "$dir/err" || return 1
+  kill $s; wait $s || return 1
+  want 1 leat region cat "$x" 2> "$dir/err" || return 1
+  grep -q 'nobody shares' "$dir/err" || return 1
+  want 0 leat region share --timeout 0.01 --writable "$x" < /dev/null
 }
 
 t help_lists_every_option_and_completions_know_them

@@ -51,9 +51,22 @@ struct leat {
 	struct leat_sub *subs;
 	struct leat_server *servers;
 	struct leat_client *clients;
+	struct leat_share *shares;
 	pthread_mutex_t list_lock; /* the lists of what is open, and poller */
 	struct leat__poller *poller;
 	int gone; /* this is a forked child */
+};
+
+struct leat_share {
+	struct leat *l;
+	struct leat_share *next, **at;
+	char *name;
+	int fd; /* what others get */
+	uint64_t size;
+	uint32_t writable;
+	struct leat__tie *tie; /* of the broker that knows of it */
+	uint64_t object, again_at;
+	struct leat__errand asked;
 };
 
 /* What the broker gives a ring. */
@@ -270,6 +283,9 @@ void leat__hand_pub_close(struct leat_pub *p);
 void leat__hand_sub_close(struct leat_sub *s);
 /* Is the ring's writer dead, or has the ring made way for another? 1 when that is news. */
 int leat__hand_look(struct leat_sub *s);
+
+/* share.c: share again what a restarted broker does not know of. */
+void leat__shares_tend(struct leat *l);
 
 /* server.c: call the functions of those that have one; how many requests it were. */
 int leat__servers_dispatch(struct leat *l);

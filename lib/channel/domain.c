@@ -13,6 +13,7 @@
 #include "base/base.h"
 #include "channel/channel.h"
 #include <leat/rpc.h>
+#include <leat/share.h>
 
 /* ---- fork ---- */
 
@@ -76,6 +77,10 @@ static void domain_forked(struct leat__handle *h)
 		if (t->lives >= 0)
 			close(t->lives);
 		t->lives = -1;
+	}
+	for (struct leat_share *s = l->shares; s; s = s->next) {
+		close(s->fd);
+		s->fd = -1;
 	}
 	/* Another thread may have held it: nobody will let go of it in this process. */
 	pthread_mutex_init(&l->list_lock, NULL);
@@ -177,6 +182,8 @@ void leat_close(struct leat *l)
 		leat_serve_close(l->servers);
 	while (l->clients)
 		leat_client_close(l->clients);
+	while (l->shares)
+		leat_region_unshare(l->shares);
 	while (l->subs) /* a worker's may have a publisher of its own */
 		leat_sub_close(l->subs);
 	while (l->pubs)
@@ -207,6 +214,7 @@ int leat_dispatch(struct leat *l)
 {
 	int heard = leat__hear(l), served = leat__servers_dispatch(l);
 
+	leat__tend(l); /* there may be another broker */
 	return heard < 0 ? heard : heard + served;
 }
 

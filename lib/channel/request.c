@@ -485,4 +485,5 @@ void leat__tend(struct leat *l)
 	spent = leat__now() - now;
 	leat__store_relaxed(&l->tend_at, now + spent + (spent * 20 > TEND_NS ? spent * 20 : TEND_NS));
 	pthread_mutex_unlock(&l->lock);
+	leat__shares_tend(l);
 }

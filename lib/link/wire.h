@@ -32,6 +32,9 @@ enum leat__type {
 	LEAT__LOOK = 9,      /* a channel's control region, without taking part */
 	LEAT__PEERS = 10,    /* who takes part, in pages */
 	LEAT__REMOVE = 11,   /* forget what is kept of a channel */
+	LEAT__SHARE = 12,    /* a region by name + its descriptor */
+	LEAT__FIND = 13,     /* one that somebody shares: facts, descriptor */
+	LEAT__SHARES = 14,   /* those after a name */
 	/* answers of the broker */
 	LEAT__OK = 128,
 	LEAT__ERROR = 129,
@@ -70,7 +73,8 @@ enum leat__tag {
 	LEAT__T_ORIGIN = 27,  /* u64: the ring that a ring goes on from, its publisher's first */
 	LEAT__T_GROUP = 28,   /* text: a work queue's group, which is made if need be; repeated in PUB_OPEN */
 	LEAT__T_GROUP_SLOT = 29, /* u32: where it is */
-	LEAT__T_LAST = LEAT__T_GROUP_SLOT,
+	LEAT__T_SHARE = 30,      /* struct leat__wire_share; in lists then its name, and repeated */
+	LEAT__T_LAST = LEAT__T_SHARE,
 };
 #define LEAT__NO_ENTRY UINT32_C(0xffffffff)
 
@@ -91,6 +95,15 @@ struct leat__wire_brought {
 	int32_t pid;
 	uint32_t uid;
 	struct leat__wire_geometry g;
+};
+
+struct leat__wire_share {
+	uint64_t generation, size;
+	uint32_t writable;
+	int32_t pid;
+	uint32_t uid;
+	uint32_t pad;
+	char program[16];
 };
 
 struct leat__wire_channel {

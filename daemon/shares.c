@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Regions that clients share by name, in order of names. The broker keeps a descriptor to hand out, and never maps,
+ * reads or measures anything but shared memory: another file's system may be anybody's program.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/base.h"
+#include "registry.h"
+
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+/* Is @fd what it is said to be? */
+static int verify(int fd, const struct leat__wire_share *w)
+{
+	int seals = fcntl(fd, F_GET_SEALS), how = fcntl(fd, F_GETFL);
+	struct stat st;
+
+	if (how < 0 || (how & O_PATH))
+		return leat__say(-EINVAL, "share a region: its descriptor is of no use");
+	if (!w->writable && (how & O_ACCMODE) != O_RDONLY)
+		return leat__say(-EINVAL, "share a region read-only: its descriptor can write");
+	if (w->writable && (how & O_ACCMODE) != O_RDWR)
+		return leat__say(-EINVAL, "share a region: its descriptor cannot write");
+	if (seals < 0) /* not shared memory */
+		return w->size ? 0 : leat__say(-EINVAL, "share a region: it is empty");
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !w->size || (uint64_t)st.st_size < w->size)
+		return leat__fail(-EINVAL, "share a region: it has not %llu bytes", (unsigned long long)w->size);
+	return 0;
+}
+
+struct share *share_find(const struct registry *reg, const char *name)
+{
+	for (struct share *s = reg->shares; s; s = s->next)
+		if (!strcmp(s->name, name))
+			return s;
+	leat__fail(-ENOENT, "nobody shares a region %s", name);
+	return NULL;
+}
+
+int share_add(struct registry *reg, const char *name, int fd, const struct leat__wire_share *w, const struct owner *owner,
+	      struct share **ret)
+{
+	struct share **at = &reg->shares, *s;
+	int e = verify(fd, w);
+
+	if (e < 0)
+		return e;
+	while (*at && strcmp((*at)->name, name) < 0)
+		at = &(*at)->next;
+	if (*at && !strcmp((*at)->name, name))
+		return leat__fail(-EEXIST, "region %s is shared by %s (pid %d) already", name, (*at)->owner.program,
+				  (int)(*at)->owner.pid);
+	s = calloc(1, sizeof(*s));
+	if (s)
+		s->name = strdup(name);
+	if (!s || !s->name) {
+		free(s);
+		return leat__say(-ENOMEM, "the broker has no memory for another region");
+	}
+	s->generation = ++reg->next_ring; /* never used again, as a ring's number */
+	s->size = w->size;
+	s->writable = w->writable != 0;
+	s->fd = fd;
+	s->owner = *owner;
+	s->next = *at;
+	*at = s;
+	*ret = s;
+	return 0;
+}
+
+void share_end(struct registry *reg, struct share *s)
+{
+	struct share **at = &reg->shares;
+
+	while (*at != s)
+		at = &(*at)->next;
+	*at = s->next;
+	close(s->fd);
+	free(s->name);
+	free(s);
+}
+
+struct leat__wire_share share_facts(const struct share *s)
+{
+	struct leat__wire_share w = {.generation = s->generation, .size = s->size, .writable = (uint32_t)s->writable,
+				     .pid = s->owner.pid, .uid = s->owner.uid};
+
+	memcpy(w.program, s->owner.program, sizeof(w.program));
+	return w;
+}
