@@ -9,6 +9,7 @@
 #include "harness.h"
 #include <leat/queue.h>
 #include <leat/rpc.h>
+#include <leat/share.h>
 
 #if defined(__x86_64__)
 #include <dirent.h>
@@ -21,7 +22,7 @@
 #include <sys/user.h>
 #include <sys/wait.h>
 
-enum kind { PUB, SUB, MOVE, RETURN, WORK, CALL, SERVE, DOMAIN, REGION, SYNC, HAND };
+enum kind { PUB, SUB, MOVE, RETURN, WORK, CALL, SERVE, SHARE, DOMAIN, REGION, SYNC, HAND };
 
 static const struct op {
 	const char *name;
@@ -76,6 +77,9 @@ static const struct op {
 	{"accept", SERVE, 0, 0, 0},
 	{"reply_claim", SERVE, 0, 0, 0},
 	{"serve_close", SERVE, 0, 0, 0},
+	{"share", SHARE, 0, 0, 0},
+	{"unshare", SHARE, 0, 0, 0},
+	{"find", SHARE, 0, 0, 0},
 	{"open", DOMAIN, 0, 0, 0},
 	{"close", DOMAIN, 0, 0, 0},
 	{"region", REGION, 0, 0, 0},
@@ -708,6 +712,38 @@ static void serve_point(const struct op *op, struct trace *t, long n)
 	newcomers(successor.name);
 }
 
+/* Who shares a region, or finds it, is killed: it is whole for others, and its name is free or as it was. */
+static void share_point(const struct op *op, struct trace *t, long n)
+{
+	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD, .size = 4096};
+	struct leat_region *r, *found = NULL;
+	const char *name = random_name();
+	struct leat_share *s = NULL;
+	int finds = !strcmp(op->name, "find"), e;
+
+	ok(leat_region_create(&o, &r));
+	strcpy(leat_region_addr(r), "mine");
+	if (finds)
+		ok(leat_region_share(l, name, r, 0, &s));
+	victim_start(t, op->name, domain, name);
+	victim_step(t, n);
+	e = finds ? -ENOENT : leat_region_find(l, name, LEAT_RDONLY, NULL, &found);
+	must(e == -ENOENT || (e == 0 && !strcmp(leat_region_addr(found), "victim's")), "%s, instruction %ld: %d: %s", op->name,
+	     n, e, leat_why());
+	victim_kill(t);
+	if (!finds)
+		eventually(leat_region_share(l, name, r, 0, &s) == 0);
+	if (e == 0) {
+		ck_assert_str_eq(leat_region_addr(found), "victim's");
+		leat_region_close(found);
+	}
+	ok(leat_region_find(l, name, 0, NULL, &found));
+	ck_assert_str_eq(leat_region_addr(found), "mine");
+	leat_region_close(found);
+	leat_region_unshare(s);
+	leat_region_close(r);
+}
+
 static void domain_point(const struct op *op, struct trace *t, long n)
 {
 	victim_start(t, op->name, domain, "-");
@@ -891,6 +927,7 @@ static void point(const struct op *op, struct trace *t, long n, const char *kind
 	case WORK: work_point(op, t, n); break;
 	case CALL: call_point(op, t, n); break;
 	case SERVE: serve_point(op, t, n); break;
+	case SHARE: share_point(op, t, n); break;
 	case DOMAIN: domain_point(op, t, n); break;
 	case REGION: region_point(op, t, n, kind); break;
 	case SYNC: sync_point(op, t, n); break;

@@ -151,6 +151,17 @@ static void open_server(int requests)
 		answer_one(0);
 }
 
+static struct leat_share *shared;
+
+static void open_and_make(void)
+{
+	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD, .size = 4096};
+
+	must(leat_open(domain, &l));
+	must(leat_region_create(&o, &r));
+	strcpy(leat_region_addr(r), "victim's");
+}
+
 /* For as long as it lives: the driver sees when it has gone over to another broker. */
 static void sends_on(uint64_t i)
 {
@@ -257,6 +268,10 @@ int main(int argc, char **argv)
 	STAGE("accept", open_server(2); MARK(); answer_one(0))
 	STAGE("reply_claim", open_server(2); MARK(); answer_one(1))
 	STAGE("serve_close", open_server(1); MARK(); leat_serve_close(server))
+
+	STAGE("share", open_and_make(); MARK(); must(leat_region_share(l, name, r, 0, &shared)))
+	STAGE("unshare", open_and_make(); must(leat_region_share(l, name, r, 0, &shared)); MARK(); leat_region_unshare(shared))
+	STAGE("find", must(leat_open(domain, &l)); MARK(); must(leat_region_find(l, name, 0, NULL, &r)))
 
 	/* regions: DOMAIN is the kind, NAME the path */
 	STAGE("region", MARK(); region())
