@@ -143,6 +143,82 @@ static void channels(void)
 	leat_close(l);
 }
 
+static void work(struct leat *l)
+{
+	struct leat_pub *p = NULL;
+	struct leat_queue *q = NULL;
+	struct leat_work w;
+	const void *at;
+	uint64_t n = 5;
+
+	if (works(leat_queue_open(l, name, "g", NULL, &q)) && works(leat_pub_open(l, name, NULL, &p)) &&
+	    works(leat_send(p, &n, sizeof(n), 0)) && works(leat_queue_take(q, &at, &w, 200000000))) {
+		if (w.size != sizeof(n))
+			wrong("work");
+		works(leat_queue_ack(q));
+	}
+	leat_pub_close(p);
+	leat_queue_close(q);
+}
+
+/* Client and server in turn; what fails once is done in the end. */
+static void request(struct leat *l)
+{
+	struct leat_client *c = NULL;
+	struct leat_server *s = NULL;
+	struct leat_request req;
+	struct leat_answer a;
+	uint64_t call;
+
+	if (works(leat_serve(l, name, NULL, &s)) && works(leat_client_open(l, name, NULL, &c))) {
+		int begun = 0, ended = 0;
+
+		for (int i = 0; i < 100 && !ended; i++) {
+			if (!begun && leat_call(c, "", 0, &a, 0) == -ETIMEDOUT) { /* it greets */
+				leat_accept(s, &req, 1000000);
+				begun = leat_call_begin(c, "x", 1, 100000000, &call) == 0;
+			}
+			if (leat_accept(s, &req, 10000000) == 0)
+				works(leat_reply(s, &req, 0, req.data, (size_t)req.size));
+			ended = begun && leat_call_wait(c, &a, 0) == 0;
+		}
+		if (!ended)
+			works(-ETIMEDOUT);
+		else if (a.error == 0 && (a.size != 1 || *(const char *)a.data != 'x'))
+			wrong("a reply");
+	}
+	leat_client_close(c);
+	leat_serve_close(s);
+}
+
+static void share(struct leat *l)
+{
+	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD, .size = 4096};
+	struct leat_region *r, *found;
+	struct leat_share *s = NULL;
+
+	if (!works(leat_region_create(&o, &r)))
+		return;
+	if (works(leat_region_share(l, name, r, 0, &s)) && works(leat_region_find(l, name, 0, NULL, &found)))
+		leat_region_close(found);
+	leat_region_unshare(s);
+	leat_region_close(r);
+}
+
+static void patterns(void)
+{
+	struct leat *l;
+
+	if (!works(leat_open(domain, &l)))
+		return;
+	strcat(name, "/p");
+	work(l);
+	share(l);
+	strcat(name, "/q");
+	request(l);
+	leat_close(l);
+}
+
 static int entries(const char *path)
 {
 	DIR *d = opendir(path);
@@ -177,6 +253,7 @@ static void everything(void)
 	regions();
 	by_hand();
 	channels();
+	patterns();
 }
 
 static void *on_small_stack(void *arg)
