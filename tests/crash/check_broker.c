@@ -666,6 +666,30 @@ START_TEST(who_loses_only_his_socket_is_who_he_was)
 }
 END_TEST
 
+/* It does not matter how long a broker takes to say hello, if one looks after it now and then. */
+START_TEST(a_slow_brokers_greeting_is_waited_for)
+{
+	struct leat *l = broker_open();
+	uint64_t serial = 0;
+
+	broker_again();
+	kill(broker_pid(), SIGSTOP);
+	for (int i = 0; i < 20; i++) {
+		leat__tend(l);
+		usleep(20000);
+		ck_assert(l->lost || !i);
+		ck_assert(!serial || l->hello.serial == serial); /* one greeting, not one after the other */
+		serial = l->hello.serial;
+	}
+	ck_assert_uint_ne(serial, 0);
+	kill(broker_pid(), SIGCONT);
+	eventually((leat__tend(l), !leat__load_acquire(&l->lost)));
+	ck_assert(!l->hello.serial && l->tie->instance != 0);
+	ok(leat_ping(l, NULL));
+	leat_close(l);
+}
+END_TEST
+
 /* Whether its asker has given up by then, or gives up when it is there; or else takes it, by asking again. */
 START_TEST(what_was_opened_too_late_is_closed_again)
 {
@@ -728,6 +752,7 @@ int main(void)
 	test(tc, an_event_loop_comes_back);
 	test(tc, nobody_follows_a_publisher_that_claims_to_be_another);
 	test(tc, who_loses_only_his_socket_is_who_he_was);
+	test(tc, a_slow_brokers_greeting_is_waited_for);
 	tcase_add_loop_test(tc, what_was_opened_too_late_is_closed_again, 0, 4);
 	return run_suite(s);
 }
