@@ -408,6 +408,13 @@ START_TEST(what_is_no_request_is_counted_and_changes_nothing)
 		ok(leat_send(p, junk, size, 0));
 		fails(leat_accept(s, &req, 0), EAGAIN);
 	}
+	/* Nor does it make the server write to any channel that somebody would like it to. */
+	memcpy(junk, &(struct leat__call_head){.kind = LEAT__CONNECT}, sizeof(struct leat__call_head));
+	memcpy(junk + sizeof(struct leat__call_head), &(struct leat__connect){.max_calls = 1}, sizeof(struct leat__connect));
+	strcpy(junk + sizeof(struct leat__call_head) + sizeof(struct leat__connect), "an/others/reply/channel");
+	ok(leat_send(p, junk, sizeof(struct leat__call_head) + sizeof(struct leat__connect) + 23, 0));
+	fails(leat_accept(s, &req, 0), EAGAIN);
+	fails(leat_stat(l, "an/others/reply/channel", OPTS(leat_stat), NULL, NULL), ENOENT);
 	ok(leat_serve_stat(s, &st));
 	ck_assert_uint_gt(st.corrupt, 1000);
 	ck_assert_uint_eq(st.requests, 0);

@@ -284,6 +284,15 @@ void leat__hand_sub_close(struct leat_sub *s);
 /* Is the ring's writer dead, or has the ring made way for another? 1 when that is news. */
 int leat__hand_look(struct leat_sub *s);
 
+/* look.c: names that the broker lists, page by page: in answer to which request, under which tag, how large what stands
+ * before each is, and what to do with it; other than 0 stops, and is returned. */
+struct leat__listing {
+	unsigned request, tag;
+	size_t size;
+	int (*each)(const void *record, const char *name, void *arg);
+};
+int leat__list(struct leat *l, const struct leat__listing *what, const char *prefix, void *arg);
+
 /* share.c: share again what a restarted broker does not know of. */
 void leat__shares_tend(struct leat *l);
 

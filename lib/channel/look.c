@@ -20,7 +20,7 @@ static void facts(struct leat_stat *st, const struct leat__wire_channel *w)
 }
 
 /* One page of names after @after; 1 there is more. */
-static int list_page(struct leat *l, char *after, const char *prefix, leat_list_fn *fn, void *arg)
+static int list_page(struct leat *l, const struct leat__listing *what, char *after, const char *prefix, void *arg, int *stop)
 {
 	const unsigned char *at = NULL;
 	struct leat__packet pkt;
@@ -30,57 +30,62 @@ static int list_page(struct leat *l, char *after, const char *prefix, leat_list_
 	size_t size;
 	int e;
 
-	leat__wire_begin(&out, LEAT__LIST, 0, 0);
+	leat__wire_begin(&out, (uint16_t)what->request, 0, 0);
 	leat__wire_text(&out, LEAT__T_NAME, after);
 	e = leat__request(l, &out, -1, &pkt, &in);
 	if (e < 0)
 		return e;
 	leat__packet_close(&pkt);
-	while ((at = leat__wire_next(&in, LEAT__T_CHANNEL, at, &size))) {
-		struct leat_stat st = {.struct_size = sizeof(st)};
-		struct leat__wire_channel w;
-
-		if (size <= sizeof(w) || size - sizeof(w) > LEAT__NAME_MAX)
-			return leat__say(-EPROTO, "the broker's list of channels is malformed");
-		memcpy(&w, at, sizeof(w));
-		facts(&st, &w);
-		memcpy(st.name, at + sizeof(w), size - sizeof(w));
-		memcpy(after, st.name, size - sizeof(w) + 1);
-		if (prefix && strncmp(st.name, prefix, strlen(prefix)) != 0)
+	while ((at = leat__wire_next(&in, what->tag, at, &size))) {
+		if (size <= what->size || size - what->size > LEAT__NAME_MAX)
+			return leat__say(-EPROTO, "the broker's list of names is malformed");
+		memcpy(after, at + what->size, size - what->size);
+		after[size - what->size] = 0;
+		if (prefix && strncmp(after, prefix, strlen(prefix)) != 0)
 			continue;
-		e = fn(&st, arg);
-		if (e)
-			return e < 0 ? e : -ECANCELED;
+		*stop = what->each(at, after, arg);
+		if (*stop)
+			return 0;
 	}
 	if (leat__wire_get(&in, LEAT__T_MORE, &more, sizeof(more)) < 0)
 		more = 0;
 	return more != 0;
 }
 
-struct stop {
+int leat__list(struct leat *l, const struct leat__listing *what, const char *prefix, void *arg)
+{
+	char after[LEAT__NAME_MAX + 1] = "";
+	int e, stop = 0;
+
+	do
+		e = list_page(l, what, after, prefix, arg, &stop);
+	while (e > 0);
+	return stop ? stop : e;
+}
+
+struct told {
 	leat_list_fn *fn;
 	void *arg;
-	int answer;
 };
 
-static int remember(const struct leat_stat *st, void *arg)
+static int tell(const void *record, const char *name, void *arg)
 {
-	struct stop *stop = arg;
+	struct leat_stat st = {.struct_size = sizeof(st)};
+	const struct told *to = arg;
+	struct leat__wire_channel w;
 
-	stop->answer = stop->fn(st, stop->arg);
-	return stop->answer ? -ECANCELED : 0;
+	memcpy(&w, record, sizeof(w));
+	facts(&st, &w);
+	strcpy(st.name, name);
+	return to->fn(&st, to->arg);
 }
 
 int leat_list(struct leat *l, const char *prefix, leat_list_fn *fn, void *arg)
 {
-	struct stop stop = {fn, arg, 0};
-	char after[LEAT__NAME_MAX + 1] = "";
-	int e;
+	static const struct leat__listing channels = {LEAT__LIST, LEAT__T_CHANNEL, sizeof(struct leat__wire_channel), tell};
+	struct told to = {fn, arg};
 
-	do
-		e = list_page(l, after, prefix, remember, &stop);
-	while (e > 0);
-	return stop.answer ? stop.answer : e;
+	return leat__list(l, &channels, prefix, &to);
 }
 
 /* ---- one channel ---- */

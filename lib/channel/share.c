@@ -141,23 +141,23 @@ void leat_region_unshare(struct leat_share *s)
 	free(s);
 }
 
-static void tell(struct leat_found *f, const struct leat__wire_share *w)
+static struct leat_found facts(const struct leat__wire_share *w, const char *name)
 {
-	f->generation = w->generation;
-	f->size = w->size;
-	f->pid = w->pid;
-	f->uid = w->uid;
-	f->writable = w->writable != 0;
-	memcpy(f->program, w->program, sizeof(f->program));
-	f->program[sizeof(f->program) - 1] = 0;
+	struct leat_found f = {.struct_size = sizeof(f), .generation = w->generation, .size = w->size, .pid = w->pid,
+			       .uid = w->uid, .writable = w->writable != 0};
+
+	strcpy(f.name, name);
+	memcpy(f.program, w->program, sizeof(f.program));
+	f.program[sizeof(f.program) - 1] = 0;
+	return f;
 }
 
 int leat_region_find(struct leat *l, const char *name, unsigned flags, struct leat_found *found, struct leat_region **ret)
 {
 	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD, .flags = flags, .fd = -1};
-	struct leat_found f = {.struct_size = sizeof(f)};
 	struct leat__wire_share w;
 	struct leat__packet pkt;
+	struct leat_found f;
 	struct leat__out out;
 	struct leat__in in;
 	int e = leat__name_check(name), seals;
@@ -179,8 +179,7 @@ int leat_region_find(struct leat *l, const char *name, unsigned flags, struct le
 	if (e == 0 && !w.writable && !(flags & LEAT_RDONLY))
 		e = leat__fail(-EACCES, "region %s is shared read-only: ask for that", name);
 	if (e == 0) {
-		tell(&f, &w);
-		strcpy(f.name, name);
+		f = facts(&w, name);
 		seals = fcntl(o.fd, F_GET_SEALS);
 		f.sealed = seals >= 0 && (seals & F_SEAL_SHRINK);
 		o.size = w.size;
@@ -196,51 +195,26 @@ int leat_region_find(struct leat *l, const char *name, unsigned flags, struct le
 	return e;
 }
 
-/* One page of names after @after; 1 there is more. */
-static int list_page(struct leat *l, char *after, const char *prefix, leat_found_fn *fn, void *arg, int *stop)
+struct told {
+	leat_found_fn *fn;
+	void *arg;
+};
+
+static int tell(const void *record, const char *name, void *arg)
 {
-	const unsigned char *at = NULL;
-	struct leat__packet pkt;
-	struct leat__out out;
-	struct leat__in in;
-	uint32_t more = 0;
-	size_t size;
-	int e;
+	const struct told *to = arg;
+	struct leat__wire_share w;
+	struct leat_found f;
 
-	leat__wire_begin(&out, LEAT__SHARES, 0, 0);
-	leat__wire_text(&out, LEAT__T_NAME, after);
-	e = leat__request(l, &out, -1, &pkt, &in);
-	if (e < 0)
-		return e;
-	leat__packet_close(&pkt);
-	while ((at = leat__wire_next(&in, LEAT__T_SHARE, at, &size))) {
-		struct leat_found f = {.struct_size = sizeof(f)};
-		struct leat__wire_share w;
-
-		if (size <= sizeof(w) || size - sizeof(w) > LEAT__NAME_MAX)
-			return leat__say(-EPROTO, "the broker's list of regions is malformed");
-		memcpy(&w, at, sizeof(w));
-		tell(&f, &w);
-		memcpy(f.name, at + sizeof(w), size - sizeof(w));
-		strcpy(after, f.name);
-		if (prefix && strncmp(f.name, prefix, strlen(prefix)) != 0)
-			continue;
-		*stop = fn(&f, arg);
-		if (*stop)
-			return 0;
-	}
-	if (leat__wire_get(&in, LEAT__T_MORE, &more, sizeof(more)) < 0)
-		more = 0;
-	return more != 0;
+	memcpy(&w, record, sizeof(w));
+	f = facts(&w, name);
+	return to->fn(&f, to->arg);
 }
 
 int leat_region_list(struct leat *l, const char *prefix, leat_found_fn *fn, void *arg)
 {
-	char after[LEAT__NAME_MAX + 1] = "";
-	int e, stop = 0;
+	static const struct leat__listing shares = {LEAT__SHARES, LEAT__T_SHARE, sizeof(struct leat__wire_share), tell};
+	struct told to = {fn, arg};
 
-	do
-		e = list_page(l, after, prefix, fn, arg, &stop);
-	while (e > 0);
-	return stop ? stop : e;
+	return leat__list(l, &shares, prefix, &to);
 }
