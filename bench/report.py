@@ -144,6 +144,7 @@ goals = [
     ("ping-pong 64 B, sleeping / raw futex", over(get("ping-pong 64 B, sleeping", "leat"), get("ping-pong 64 B, sleeping", "raw futex")), 1.05, True),
     ("wake-up of a sleeper / raw futex", over(get("wake-up of a sleeper, 64 B", "leat"), get("wake-up of a sleeper, 64 B", "raw futex")), 1.05, True),
     ("call 64 B, spinning / ping-pong of the same", over(leat("call 64 B, spinning"), get("ping-pong 64 B, spinning", "leat")), 1.25, True),
+    ("work queue, jobs of 10 us: 2 workers / 1", over(leat("work queue, jobs of 10 us, 2 workers"), leat("work queue, jobs of 10 us, 1 worker")), 0.6, True),
     ("one-way 64 B, send/recv: rate / ring by hand", over(get("one-way 64 B", "ring by hand"), get("one-way 64 B", "leat")), 0.8, False),
     ("one-way 64 B, send/recv: rate / best peer", over(best("one-way 64 B"), get("one-way 64 B", "leat")), 1.5, False),
     ("one-way 64 B, by 16: rate / ring by hand", over(get("one-way 64 B", "ring by hand"), get("one-way 64 B", "leat in place, by 16")), 1.0, False),

@@ -376,6 +376,21 @@ int leat_queue_take(struct leat_queue *q, const void **ret, struct leat_work *wo
 	return 0;
 }
 
+/*
+ * Is what is in hand worth waking a publisher for that waits for room? As for subscribers that is a sixteenth of the
+ * ring: waking it for every message would cost more than the message. When we have held up more than that, or there is
+ * no more work, it may be waiting for just this one.
+ */
+static int makes_room(const struct leat_queue *q)
+{
+	const struct leat__attached *a = q->at;
+	uint64_t sixteenth = a->r.capacity / 16, pos = q->msg.pos;
+	uint64_t claimed = leat__load_relaxed(&a->lines[a->seat->group].cursor) & ~UINT64_C(7);
+
+	return q->msg.block >= 0 || pos / sixteenth != (pos + q->msg.need) / sixteenth || claimed - pos >= sixteenth ||
+	       claimed == leat__load_relaxed(&a->r.ring->tail);
+}
+
 /* Done with what is in hand, or (@again) not. */
 static int give(struct leat_queue *q, int again)
 {
@@ -389,7 +404,8 @@ static int give(struct leat_queue *q, int again)
 	if (leat__hand_over(&q->hand, again) < 0)
 		e = -ESTALE;
 	/* Who waits for room, and who for work. */
-	leat__bell_notify(&q->at->seat->ctrl->space_bell);
+	if (makes_room(q))
+		leat__bell_notify(&q->at->seat->ctrl->space_bell);
 	if (again) {
 		leat__fetch_add(&leat__ctrl_slots(q->at->seat->ctrl, &q->at->seat->cg)[q->at->seat->group].parked, 1u);
 		leat__bell_notify(&q->at->seat->ctrl->data_bell);
