@@ -520,6 +520,8 @@ static int do_share(struct session *s, struct leat__in *in, struct leat__packet 
 		return object_undo(s, NULL, e);
 	leat__packet_take(p, 0);
 	r->out.head.object = o->id;
+	w = share_facts(o->share); /* so that who has given up knows what to close */
+	leat__wire_bytes(&r->out, LEAT__T_SHARE, &w, sizeof(w));
 	return 0;
 }
 

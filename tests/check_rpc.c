@@ -484,6 +484,54 @@ START_TEST(a_restarted_broker_is_no_matter)
 }
 END_TEST
 
+struct both {
+	struct leat *l;
+	struct leat_server *s;
+	struct leat_client *c;
+	const struct leat_request *req;
+};
+
+static void use_parents(void *arg)
+{
+	struct both *b = arg;
+	struct leat_request req;
+	struct leat_answer a;
+
+	/* Its clients' rings are not in this process. */
+	fails(leat_accept(b->s, &req, SEC), ECHILD);
+	fails(leat_call_begin(b->c, "x", 1, SEC, NULL), ECHILD);
+	fails(leat_call_wait(b->c, &a, SEC), ECHILD);
+	fails(leat_reply(b->s, b->req, 0, "z", 1), ECHILD);
+	fails(leat_server_fd(b->s), ECHILD);
+	fails(leat_client_fd(b->c), ECHILD);
+	leat_close(b->l);
+}
+
+START_TEST(a_forked_childs_handles_are_its_parents)
+{
+	struct both b = {.l = broker_open()};
+	const char *name = random_name();
+	struct leat_request req;
+	struct leat_answer a;
+	uint64_t call;
+
+	b.s = server_of(b.l, name);
+	b.c = client_of(b.l, name);
+	fails(leat_call(b.c, "x", 1, &a, 0), ETIMEDOUT);
+	fails(leat_accept(b.s, &req, 0), EAGAIN);
+	for (int i = 0; i < 3; i++) {
+		ok(leat_call_begin(b.c, "x", 1, SEC, &call));
+		ok(leat_accept(b.s, &req, SEC));
+		b.req = &req;
+		child_ok(child(use_parents, &b));
+		ok(leat_reply(b.s, &req, 0, "y", 1));
+		ok(leat_call_wait(b.c, &a, SEC));
+		ck_assert(a.call == call && *(const char *)a.data == 'y');
+	}
+	leat_close(b.l);
+}
+END_TEST
+
 START_TEST(bad_options_are_refused)
 {
 	struct leat *l = broker_open();
@@ -633,6 +681,7 @@ int main(void)
 	test(tc, what_is_no_request_is_counted_and_changes_nothing);
 	test(tc, only_its_server_answers_a_client);
 	test(tc, a_restarted_broker_is_no_matter);
+	test(tc, a_forked_childs_handles_are_its_parents);
 	test(tc, bad_options_are_refused);
 	test(tc, every_call_ends_and_no_reply_goes_astray_whoever_is_killed);
 	return run_suite(s);

@@ -355,6 +355,58 @@ START_TEST(a_liar_shares_nothing_and_the_broker_goes_on)
 }
 END_TEST
 
+START_TEST(what_was_shared_too_late_is_not_shared)
+{
+	struct leat__wire_share w = {.size = SIZE, .writable = 1};
+	struct leat *l = broker_open(), *honest = broker_open();
+	struct leat_region *r = region_of(LEAT_MEMFD), *found;
+	const char *name = random_name();
+	struct leat__errand asked = {0};
+	struct leat__packet pkt;
+	struct leat__out out;
+	struct leat__in in;
+
+	kill(broker_pid(), SIGSTOP);
+	leat__wire_begin(&out, LEAT__SHARE, 0, 0);
+	leat__wire_text(&out, LEAT__T_NAME, name);
+	leat__wire_bytes(&out, LEAT__T_SHARE, &w, sizeof(w));
+	fails(leat__errand(l, &asked, &out, leat_region_fd(r), &pkt, &in, 10000000, NULL), ETIMEDOUT);
+	leat__errand_drop(l, &asked);
+	kill(broker_pid(), SIGCONT);
+	ok(leat_ping(l, NULL)); /* hears of it */
+	ok(leat_ping(l, NULL));
+	fails(leat_region_find(honest, name, 0, NULL, &found), ENOENT);
+	leat_region_close(r);
+	leat_close(l);
+	leat_close(honest);
+}
+END_TEST
+
+static void use_parents(void *arg)
+{
+	struct leat_region *found, *r = region_of(LEAT_MEMFD);
+	struct leat_share *s;
+
+	fails(leat_region_find(arg, "a", 0, NULL, &found), ECHILD);
+	fails(leat_region_share(arg, "a", r, 0, &s), ECHILD);
+	leat_region_close(r);
+	leat_close(arg);
+}
+
+START_TEST(a_forked_childs_shares_are_its_parents)
+{
+	struct leat_region *found;
+	struct leat *l = broker_open();
+	const char *name = random_name();
+
+	share(l, name, 0);
+	child_ok(child(use_parents, l));
+	ok(leat_region_find(l, name, 0, NULL, &found));
+	leat_region_close(found);
+	leat_close(l);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("share");
@@ -368,5 +420,7 @@ int main(void)
 	test(tc, a_restarted_broker_is_told_again);
 	test(tc, what_cannot_be_shared_is_refused);
 	test(tc, a_liar_shares_nothing_and_the_broker_goes_on);
+	test(tc, what_was_shared_too_late_is_not_shared);
+	test(tc, a_forked_childs_shares_are_its_parents);
 	return run_suite(s);
 }

@@ -110,7 +110,8 @@ static void disown(struct leat *l, const struct leat__in *in)
 	struct leat__out o;
 	size_t size;
 
-	if (in->head.type != LEAT__OK || !leat__wire_next(in, LEAT__T_CONTROL, NULL, &size))
+	if (in->head.type != LEAT__OK || !in->head.object ||
+	    !(leat__wire_next(in, LEAT__T_CONTROL, NULL, &size) || leat__wire_next(in, LEAT__T_SHARE, NULL, &size)))
 		return;
 	leat__wire_begin(&o, LEAT__CLOSE, 0, in->head.object);
 	o.head.flags = LEAT__WIRE_QUIET;

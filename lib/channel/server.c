@@ -363,8 +363,7 @@ int leat__servers_dispatch(struct leat *l)
 	struct leat_request req;
 	int n = 0, e;
 
-	for (struct leat_server *s = l->servers, *next; s; s = next) {
-		next = s->next; /* its function may close it */
+	for (struct leat_server *s = l->servers; s; s = s->next) {
 		for (int i = 0; s->o.fn && i < TURN && leat_accept(s, &req, 0) == 0; i++, n++) {
 			e = s->o.fn(s, &req, s->o.arg);
 			if (e < 0)
