@@ -455,6 +455,42 @@ START_TEST(only_its_server_answers_a_client)
 }
 END_TEST
 
+/* However much of it comes, nobody waits longer than he wanted to. */
+START_TEST(nonsense_without_end_keeps_nobody)
+{
+	struct leat *l = broker_open();
+	const char *name = random_name();
+	struct leat_server *s = server_of(l, name);
+	struct leat_client *c = client_of(l, name);
+	int64_t timeout = _i; /* ns: none, or as good as none */
+	uint64_t call, seen;
+	struct leat_request req;
+	struct leat_answer a;
+	struct leat_pub *p, *q;
+
+	fails(leat_call(c, "x", 1, &a, 0), ETIMEDOUT);
+	fails(leat_accept(s, &req, 0), EAGAIN);
+	ok(leat_call_begin(c, "x", 1, -1, &call));
+	ok(leat_accept(s, &req, SEC));
+	ok(leat_pub_open(l, name, NULL, &p));
+	ok(leat_pub_open(l, c->reply, NULL, &q));
+	for (int i = 0; i < 5000; i++) {
+		ok(leat_send(p, "nonsense that goes on and on and on", 35, 0));
+		ok(leat_send(q, "nonsense that goes on and on and on", 35, 0));
+	}
+	for (int i = 0; i < 20; i++) {
+		seen = s->s->received;
+		fails(leat_accept(s, &req, timeout), timeout ? ETIMEDOUT : EAGAIN);
+		ck_assert_uint_le(s->s->received - seen, LEAT__PATIENCE + 1);
+		seen = c->s->received;
+		fails(leat_call_wait(c, &a, timeout), timeout ? ETIMEDOUT : EAGAIN);
+		ck_assert_uint_le(c->s->received - seen, LEAT__PATIENCE + 1);
+	}
+	ck_assert_uint_gt(c->s->received, 1000);
+	leat_close(l);
+}
+END_TEST
+
 START_TEST(a_restarted_broker_is_no_matter)
 {
 	const char *name = random_name();
@@ -680,6 +716,7 @@ int main(void)
 	test(tc, several_servers_share_the_clients_and_one_may_end);
 	test(tc, what_is_no_request_is_counted_and_changes_nothing);
 	test(tc, only_its_server_answers_a_client);
+	tcase_add_loop_test(tc, nonsense_without_end_keeps_nobody, 0, 2);
 	test(tc, a_restarted_broker_is_no_matter);
 	test(tc, a_forked_childs_handles_are_its_parents);
 	test(tc, bad_options_are_refused);

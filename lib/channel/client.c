@@ -156,8 +156,8 @@ static int ring_ended(int e)
 /* @left: what is left until the first thing that has a deadline, if the caller knows; else below -1. */
 static int end_of_call(struct leat_client *c, struct leat_answer *ret, uint64_t deadline, int64_t left)
 {
+	int e, passed = 0;
 	uint64_t now;
-	int e;
 
 	for (;; left = -2) {
 		if (!c->server && failed(c, ret, 0))
@@ -167,7 +167,7 @@ static int end_of_call(struct leat_client *c, struct leat_answer *ret, uint64_t 
 			return 0;
 		if (ring_ended(e)) {
 			look_for_server(c);
-		} else if (nothing_came(e)) {
+		} else if (nothing_came(e) || (e == 0 && ++passed % LEAT__PATIENCE == 0)) {
 			now = leat__now();
 			if (failed(c, ret, now))
 				return 0;

@@ -45,6 +45,7 @@ enum {
 	LEAT__CALLS_MAX = 256,
 	LEAT__SERVERS = 8, /* of one name, by default; who opens it first decides */
 	LEAT__INLINE_MAX = 65536, /* larger messages go in blocks */
+	LEAT__PATIENCE = 64, /* messages in a row that mean nothing: then the caller's time counts */
 };
 #define LEAT__MESSAGE_MAX UINT64_C(4096)
 

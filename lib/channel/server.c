@@ -183,7 +183,7 @@ int leat_accept(struct leat_server *s, struct leat_request *ret, int64_t timeout
 	uint64_t deadline = timeout_ns > 0 ? leat__deadline(timeout_ns) : 0, now;
 	struct leat_info info;
 	const void *data;
-	int waits = timeout_ns != 0, e;
+	int waits = timeout_ns != 0, passed = 0, e;
 
 	let_go(s);
 	for (;;) {
@@ -195,6 +195,7 @@ int leat_accept(struct leat_server *s, struct leat_request *ret, int64_t timeout
 		} else if (e < 0) {
 			if (e != -EAGAIN && e != -ETIMEDOUT)
 				return e;
+nothing:
 			return waits ? leat__say(-ETIMEDOUT, "no request came in time") : leat__say(-EAGAIN, "no request waits");
 		} else if (take(s, data, &info, ret)) {
 			s->held = ret->call + 1;
@@ -204,10 +205,12 @@ int leat_accept(struct leat_server *s, struct leat_request *ret, int64_t timeout
 		} else {
 			leat_release(s->s);
 		}
-		if (timeout_ns <= 0)
+		if (timeout_ns < 0)
 			continue;
 		now = leat__now();
-		timeout_ns = now < deadline ? (int64_t)(deadline - now) : 0;
+		if (waits ? now >= deadline : ++passed == LEAT__PATIENCE)
+			goto nothing;
+		timeout_ns = waits ? (int64_t)(deadline - now) : 0;
 	}
 }
 
