@@ -408,6 +408,40 @@ START_TEST(a_ring_that_fills_up_before_its_reader_comes_over_loses_nothing)
 }
 END_TEST
 
+/* Who opens at the new broker before a subscriber of the old one is back does not wait for it: it gets what the ring
+ * still has, and is told how much that is not. */
+START_TEST(a_new_publisher_is_quicker_than_an_old_subscriber)
+{
+	struct leat *b = broker_open(), *fresh;
+	const char *name = random_name();
+	uint64_t n = 0, total = _i ? 5000 : 200, lost = 0, got = 0, last = 0;
+	struct leat_pub *p;
+	struct leat_sub *s;
+
+	ok(leat_sub_open(b, name, NULL, &s));
+	broker_again();
+	fresh = broker_open();
+	ok(leat_pub_open(fresh, name, OPTS(leat_pub_opts, .capacity = 4096), &p));
+	for (; n < total; n++)
+		send_n(p, n);
+	eventually((leat__sub_look_around(s), s->n == 1));
+	for (; last < total - 1; got++) {
+		uint64_t was = last;
+
+		last = recv_n(s, &lost);
+		ck_assert(!got || last == was + 1);
+	}
+	ck_assert_uint_eq(got + lost, total);
+	ck_assert(_i ? lost >= total - 256 && got > 64 : !lost);
+	for (; n < total + 5000; n++) { /* and now it is waited for */
+		send_n(p, n);
+		ck_assert_uint_eq(recv_n(s, NULL), n);
+	}
+	leat_close(fresh);
+	leat_close(b);
+}
+END_TEST
+
 START_TEST(large_messages_and_what_is_retained_survive_the_broker)
 {
 	struct leat *a = broker_open(), *b = broker_open();
@@ -745,6 +779,7 @@ int main(void)
 	test(tc, rings_that_a_subscriber_never_mapped_are_not_lost);
 	tcase_add_loop_test(tc, who_missed_a_whole_life_of_the_broker_loses_nothing, 0, 4);
 	test(tc, a_ring_that_fills_up_before_its_reader_comes_over_loses_nothing);
+	tcase_add_loop_test(tc, a_new_publisher_is_quicker_than_an_old_subscriber, 0, 2);
 	test(tc, large_messages_and_what_is_retained_survive_the_broker);
 	test(tc, a_subscriber_that_dies_without_a_broker_holds_nobody_up);
 	test(tc, a_publisher_that_dies_without_a_broker_is_read_to_its_end);
