@@ -414,7 +414,7 @@ START_TEST(what_is_no_request_is_counted_and_changes_nothing)
 	strcpy(junk + sizeof(struct leat__call_head) + sizeof(struct leat__connect), "an/others/reply/channel");
 	ok(leat_send(p, junk, sizeof(struct leat__call_head) + sizeof(struct leat__connect) + 23, 0));
 	fails(leat_accept(s, &req, 0), EAGAIN);
-	fails(leat_stat(l, "an/others/reply/channel", OPTS(leat_stat), NULL, NULL), ENOENT);
+	fails(leat_stat(l, "an/others/reply/channel", OPTS(leat_stat, .sent = 0), NULL, NULL), ENOENT);
 	ok(leat_serve_stat(s, &st));
 	ck_assert_uint_gt(st.corrupt, 1000);
 	ck_assert_uint_eq(st.requests, 0);
