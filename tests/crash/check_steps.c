@@ -960,7 +960,7 @@ static void every_instruction(const struct op *op, const char *kind)
 		most = op->kind == PUB || op->kind == SUB || op->kind == WORK || op->kind == CALL ||
 			op->kind == SERVE ? 6000 : 1500;
 	else
-		most = op->kind == CALL || op->kind == SERVE ? (total > 2500 ? 12 : 25) : total > 2500 || op->kind == WORK ? 25 : op->kind == REGION ? 12 : 60;
+		most = op->kind == CALL || op->kind == SERVE ? (total > 2500 ? 12 : 25) : total > 2500 || op->kind == WORK ? 25 : op->kind == REGION ? 12 : 50;
 	if (total > most)
 		step = (double)total / (double)most;
 	for (double at = 0; at <= (double)total; at += step, done++)
