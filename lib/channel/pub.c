@@ -225,14 +225,14 @@ void leat_pub_close(struct leat_pub *p)
 		/* The maps stayed with the parent; at their addresses may be something else now. */
 		if (p->l)
 			p->data->addr = p->data->view = p->at.control->addr = NULL;
-		if (p->next_data)
+		if (p->next_at.control) /* else it was not settled yet, and is ours, too */
 			p->next_data->addr = p->next_data->view = p->next_at.control->addr = NULL;
 	} else {
 		leat__handle_remove(&p->handle);
 		leat__writer_close(&p->w);
 		if (p->l) {
 			leat__request_close(p->l, p->at.object);
-			if (p->next_data)
+			if (p->next_at.object)
 				leat__request_close(p->l, p->next_at.object);
 		} else {
 			leat__hand_pub_close(p);

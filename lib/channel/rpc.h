@@ -52,7 +52,7 @@ enum {
 /* The ring for @calls messages of up to @size bytes, with their heads, none of which ever waits for room. */
 static inline struct leat_pub_opts leat__rpc_ring(uint64_t size, uint32_t calls)
 {
-	struct leat_pub_opts o = {.struct_size = sizeof(o), .max_size = size + 64, .max_publishers = LEAT__MAX_RINGS,
+	struct leat_pub_opts o = {.struct_size = sizeof(o), .max_size = size + (size < UINT64_MAX - 64 ? 64 : 0), .max_publishers = LEAT__MAX_RINGS,
 				  .max_subscribers = LEAT__SERVERS};
 
 	if (size <= LEAT__INLINE_MAX) {

@@ -700,6 +700,39 @@ START_TEST(who_loses_only_his_socket_is_who_he_was)
 }
 END_TEST
 
+static void close_parents(void *arg)
+{
+	leat_close(arg);
+}
+
+START_TEST(a_child_may_be_forked_while_its_parent_waits_for_the_broker)
+{
+	struct leat *a = broker_open(), *b = broker_open();
+	const char *name = random_name();
+	struct leat_pub *p;
+	struct leat_sub *s;
+
+	ok(leat_sub_open(b, name, NULL, &s));
+	ok(leat_pub_open(a, name, NULL, &p));
+	send_n(p, 0);
+	ck_assert_uint_eq(recv_n(s, NULL), 0);
+	broker_again();
+	eventually((leat__tend(a), a->tie != p->at.tie && !a->lost));
+	kill(broker_pid(), SIGSTOP);
+	eventually((leat__pub_tend(p), p->announced.serial != 0));
+	child_ok(child(close_parents, a));
+	child_ok(child(close_parents, b));
+	kill(broker_pid(), SIGCONT);
+	send_n(p, 1);
+	ck_assert_uint_eq(recv_n(s, NULL), 1);
+	eventually((leat__pub_tend(p), leat__sub_look_around(s), p->at.id != p->origin));
+	send_n(p, 2);
+	ck_assert_uint_eq(recv_n(s, NULL), 2);
+	leat_close(b);
+	leat_close(a);
+}
+END_TEST
+
 /* It does not matter how long a broker takes to say hello, if one looks after it now and then. */
 START_TEST(a_slow_brokers_greeting_is_waited_for)
 {
@@ -787,6 +820,7 @@ int main(void)
 	test(tc, an_event_loop_comes_back);
 	test(tc, nobody_follows_a_publisher_that_claims_to_be_another);
 	test(tc, who_loses_only_his_socket_is_who_he_was);
+	test(tc, a_child_may_be_forked_while_its_parent_waits_for_the_broker);
 	test(tc, a_slow_brokers_greeting_is_waited_for);
 	tcase_add_loop_test(tc, what_was_opened_too_late_is_closed_again, 0, 4);
 	return run_suite(s);
