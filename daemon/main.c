@@ -30,6 +30,7 @@ struct daemon {
 	uv_poll_t listen_poll;
 	uv_timer_t expire_timer, idle_timer;
 	uv_signal_t term, intr;
+	uv_prepare_t tell;
 	int sock, lock;
 	int on_demand;
 	int expiring, idling;
@@ -91,6 +92,14 @@ static void changed(struct broker *b)
 		else
 			uv_timer_stop(&d->idle_timer);
 	}
+}
+
+/* Before it sleeps: all that came in is done. */
+static void on_tell(uv_prepare_t *h)
+{
+	struct daemon *d = h->data;
+
+	watchers_tell(&d->b);
 }
 
 static void on_connect(uv_poll_t *h, int status, int events)
@@ -246,10 +255,12 @@ static int serve(struct daemon *d, int ready_fd)
 	uv_timer_init(&loop, &d->idle_timer);
 	uv_signal_init(&loop, &d->term);
 	uv_signal_init(&loop, &d->intr);
-	d->listen_poll.data = d->expire_timer.data = d->idle_timer.data = d;
+	uv_prepare_init(&loop, &d->tell);
+	d->tell.data = d->listen_poll.data = d->expire_timer.data = d->idle_timer.data = d;
 	uv_poll_start(&d->listen_poll, UV_READABLE, on_connect);
 	uv_signal_start(&d->term, on_signal, SIGTERM);
 	uv_signal_start(&d->intr, on_signal, SIGINT);
+	uv_prepare_start(&d->tell, on_tell);
 	changed(&d->b);
 	tell_ready(ready_fd);
 	uv_run(&loop, UV_RUN_DEFAULT);
@@ -261,6 +272,7 @@ static int serve(struct daemon *d, int ready_fd)
 	uv_close((uv_handle_t *)&d->idle_timer, NULL);
 	uv_close((uv_handle_t *)&d->term, NULL);
 	uv_close((uv_handle_t *)&d->intr, NULL);
+	uv_close((uv_handle_t *)&d->tell, NULL);
 	uv_run(&loop, UV_RUN_DEFAULT);
 	uv_loop_close(&loop);
 	registry_free(&d->b.reg);

@@ -27,6 +27,12 @@ static struct channel **bucket(const struct registry *reg, const char *name)
 	return (struct channel **)(uintptr_t)&reg->buckets[leat__hash(name, strlen(name)) % 4096];
 }
 
+static void unsort(struct registry *reg)
+{
+	free(reg->sorted);
+	reg->sorted = NULL;
+}
+
 static int control_init(void *addr, uint64_t size, void *arg)
 {
 	(void)size;
@@ -68,6 +74,7 @@ static int channel_new(struct registry *reg, const char *name, uint32_t n_rings,
 	ch->next = *at;
 	*at = ch;
 	reg->n_channels++;
+	unsort(reg);
 	*ret = ch;
 	return 0;
 }
@@ -91,9 +98,12 @@ void registry_settle(struct registry *reg, struct channel *ch)
 
 	if (ch->rings || ch->n_slots_used || ch->looks)
 		return;
+	if (ch->change)
+		channel_tell(reg, ch, 0);
 	while (*at != ch)
 		at = &(*at)->next;
 	*at = ch->next;
+	unsort(reg);
 	leat_region_close(ch->control);
 	free(ch->slots);
 	free(ch->name);
@@ -106,19 +116,21 @@ static int by_name(const void *a, const void *b)
 	return strcmp((*(struct channel *const *)a)->name, (*(struct channel *const *)b)->name);
 }
 
-int registry_sorted(const struct registry *reg, struct channel ***ret)
+int registry_sorted(struct registry *reg, struct channel *const **ret)
 {
-	struct channel **all = malloc((reg->n_channels + 1) * sizeof(struct channel *));
 	size_t n = 0;
 
-	if (!all)
-		return leat__say(-ENOMEM, "the broker has no memory to list its channels");
-	for (size_t i = 0; i < 4096; i++)
-		for (struct channel *ch = reg->buckets[i]; ch; ch = ch->next)
-			all[n++] = ch;
-	qsort(all, n, sizeof(*all), by_name);
-	*ret = all;
-	return (int)n;
+	if (!reg->sorted) {
+		reg->sorted = malloc((reg->n_channels + 1) * sizeof(struct channel *));
+		if (!reg->sorted)
+			return leat__say(-ENOMEM, "the broker has no memory to list its channels");
+		for (size_t i = 0; i < 4096; i++)
+			for (struct channel *ch = reg->buckets[i]; ch; ch = ch->next)
+				reg->sorted[n++] = ch;
+		qsort(reg->sorted, n, sizeof(struct channel *), by_name);
+	}
+	*ret = reg->sorted;
+	return (int)reg->n_channels;
 }
 
 static struct ring **inode_bucket(const struct registry *reg, dev_t dev, ino_t ino)
@@ -373,6 +385,7 @@ int ring_add(struct registry *reg, struct channel *ch, const struct ring_file *f
 		;
 	*at = ring;
 	channel_changed(ch);
+	channel_tell(reg, ch, 1);
 	*ret = ring;
 	return 0;
 }
@@ -395,6 +408,7 @@ void ring_end(struct registry *reg, struct ring *ring, uint64_t now)
 	leat__store_release(&leat__ctrl_entries(ring->channel->shm)[ring->entry].word,
 			    LEAT__WORD(ring->id, LEAT__ENDED));
 	channel_changed(ring->channel);
+	channel_tell(reg, ring->channel, 1);
 }
 
 void registry_tidy(struct registry *reg, struct channel *ch)
@@ -471,11 +485,13 @@ void registry_free(struct registry *reg)
 			ch->n_slots_used = ch->looks = 0;
 			registry_settle(reg, ch);
 		}
+	unsort(reg);
 }
 
 struct leat__wire_channel channel_facts(const struct channel *ch)
 {
 	struct leat__wire_channel f = {.bytes = ch->g.total,
+				       .change = ch->change,
 				       .subscribers = ch->n_slots_used,
 				       .max_publishers = ch->g.n_rings,
 				       .max_subscribers = ch->g.n_slots};

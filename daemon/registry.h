@@ -69,6 +69,13 @@ struct channel {
 	uint32_t epoch;
 	uint32_t looks; /* sessions that look on */
 	uint32_t groups; /* numbers given to groups */
+	uint64_t change; /* the number of the last; 0: nobody has been told of it yet */
+};
+
+enum { CHANGES_MAX = 4096 };
+struct change {
+	struct leat__wire_change w;
+	char name[];
 };
 
 /* A region that a client shares. */
@@ -87,6 +94,10 @@ struct registry {
 	struct share *shares;
 	uint32_t n_channels;
 	uint32_t n_ended; /* rings that wait to be forgotten */
+	struct channel **sorted; /* all in order of name; NULL: nobody has asked since there was another */
+	struct change **changes; /* the last CHANGES_MAX, at their numbers modulo that; NULL: nobody watches */
+	uint64_t change, kept_from; /* the last one's number; the first one's that is kept */
+	uint32_t watches;
 	uint64_t next_ring;
 	uint64_t linger_ns;
 };
@@ -96,8 +107,8 @@ int registry_channel(struct registry *reg, const char *name, int make, uint32_t 
 		     uint32_t n_slots, struct channel **ret);
 /* Forget the channel if nobody needs it. */
 void registry_settle(struct registry *reg, struct channel *ch);
-/* All channels in order of name; the caller frees the array. */
-int registry_sorted(const struct registry *reg, struct channel ***ret);
+/* All channels in order of name. How many; borrowed until there is another, or one less. */
+int registry_sorted(struct registry *reg, struct channel *const **ret);
 
 /* Is @fd a ring as promised: sealed, whole, reserved, not known already? */
 int ring_verify(const struct registry *reg, int fd, const struct leat__geometry *g, struct ring_file *ret);
@@ -123,7 +134,8 @@ int channel_empty_entry(const struct channel *ch);
 void channel_changed(struct channel *ch);
 
 /* Hand a reader slot out; @group of a worker's group, see group_get(). -EUSERS. */
-int slot_grant(struct channel *ch, uint32_t mode, const struct owner *owner, uint32_t group, uint32_t *ret);
+int slot_grant(struct registry *reg, struct channel *ch, uint32_t mode, const struct owner *owner, uint32_t group,
+	       uint32_t *ret);
 /* The slot of the channel's work queue group @name, which is made if need be, and begins with what is kept of
  * ended rings. -EUSERS. */
 int group_get(struct registry *reg, struct channel *ch, const char *name, uint32_t *ret);
@@ -152,6 +164,14 @@ int share_add(struct registry *reg, const char *name, int fd, const struct leat_
 struct share *share_find(const struct registry *reg, const char *name);
 void share_end(struct registry *reg, struct share *s);
 struct leat__wire_share share_facts(const struct share *s);
+
+/* watch.c: something of a channel that people watch is another: it is @there, or not any more. */
+void channel_tell(struct registry *reg, struct channel *ch, int there);
+/* Is there a change after @since to a name that begins with @prefix? Then 1 and *ret, for a while; 0 there is none;
+ * -ENOENT what there was is not kept. */
+int changes_next(const struct registry *reg, uint64_t since, const char *prefix, const struct change **ret);
+/* One more watches, or one less. -ENOMEM. */
+int changes_watch(struct registry *reg, int more);
 
 /* The channel's facts, as the wire tells them. */
 struct leat__wire_channel channel_facts(const struct channel *ch);

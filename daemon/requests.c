@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What clients ask for, and the objects (publishers, subscriptions, looks) that they hold by it. Called
- * by session.c with well-formed messages. Nothing in one is believed before it is checked here.
+ * What clients ask for, and the objects (publishers, subscriptions, looks) that they hold by it; looks.c has those
+ * that only want to know. Called by session.c with well-formed messages. Nothing in one is believed before it is
+ * checked here.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +15,7 @@
 
 /* ---- objects ---- */
 
-static struct object *object_new(struct session *s, enum kind kind, struct channel *ch)
+struct object *object_new(struct session *s, enum kind kind, struct channel *ch)
 {
 	struct object *o = calloc(1, sizeof(*o));
 
@@ -33,8 +34,7 @@ static struct object *object_new(struct session *s, enum kind kind, struct chann
 	return o;
 }
 
-/* The newest object of @s came to nothing. */
-static int object_undo(struct session *s, struct channel *ch, int e)
+int object_undo(struct session *s, struct channel *ch, int e)
 {
 	struct object *o = s->objects;
 
@@ -59,18 +59,20 @@ void object_end(struct session *s, struct object *o)
 		slot_free(reg, o->channel, o->slot);
 	else if (o->kind == LOOKER)
 		o->channel->looks--;
-	else
+	else if (o->kind == SHARER)
 		share_end(reg, o->share);
+	else
+		changes_watch(reg, -1);
 	if (o->channel)
 		registry_settle(reg, o->channel);
+	free(o->prefix);
 	free(o);
 }
 
-/* @shares, too; all others have a channel. */
-static struct object *object_find(const struct session *s, uint64_t id, int shares)
+struct object *object_find(const struct session *s, uint64_t id, unsigned kinds)
 {
 	for (struct object *o = s->objects; o; o = o->next)
-		if (o->id == id && (shares || o->kind != SHARER))
+		if (o->id == id && (kinds & 1u << o->kind))
 			return o;
 	leat__fail(-ENOENT, "the broker knows no object %llu of this client", (unsigned long long)id);
 	return NULL;
@@ -78,14 +80,14 @@ static struct object *object_find(const struct session *s, uint64_t id, int shar
 
 /* ---- requests ---- */
 
-static uint32_t get_u32(const struct leat__in *in, unsigned tag)
+uint32_t get_u32(const struct leat__in *in, unsigned tag)
 {
 	uint32_t v = 0;
 
 	return leat__wire_get(in, tag, &v, sizeof(v)) == 0 ? v : 0;
 }
 
-static uint64_t get_u64(const struct leat__in *in, unsigned tag)
+uint64_t get_u64(const struct leat__in *in, unsigned tag)
 {
 	uint64_t v = 0;
 
@@ -130,9 +132,11 @@ static int resume(struct session *s, uint64_t client, uint64_t instance)
 	s->objects = old->objects;
 	s->next_object = old->next_object;
 	old->objects = NULL;
-	for (struct object *o = s->objects; o; o = o->next)
+	for (struct object *o = s->objects; o; o = o->next) {
 		if (o->kind == SUBSCRIBER)
 			o->channel->slots[o->slot].owner = &s->owner;
+		o->waits = 0; /* what it asked on the other socket it asks again */
+	}
 	session_end(old);
 	return 1;
 }
@@ -306,7 +310,7 @@ static int do_sub_open(struct session *s, struct leat__in *in, struct leat__pack
 	if (mode == LEAT__WORKER)
 		e = group_get(&s->b->reg, ch, name, &group);
 	if (e == 0)
-		e = slot_grant(ch, mode, &s->owner, group, &o->slot);
+		e = slot_grant(&s->b->reg, ch, mode, &s->owner, group, &o->slot);
 	if (e < 0)
 		return object_undo(s, ch, e);
 	r->out.head.object = o->id;
@@ -347,7 +351,7 @@ static int do_look(struct session *s, struct leat__in *in, struct leat__packet *
 static int do_rings(struct session *s, struct leat__in *in, struct leat__packet *p,
 		    struct reply *r)
 {
-	struct object *o = object_find(s, in->head.object, 0);
+	struct object *o = object_find(s, in->head.object, OF_CHANNELS);
 	uint64_t after;
 
 	(void)p;
@@ -364,7 +368,7 @@ static int do_rings(struct session *s, struct leat__in *in, struct leat__packet 
 static int do_ring(struct session *s, struct leat__in *in, struct leat__packet *p,
 		   struct reply *r)
 {
-	struct object *o = object_find(s, in->head.object, 0);
+	struct object *o = object_find(s, in->head.object, OF_CHANNELS);
 	struct ring *ring;
 	uint64_t id;
 	int e;
@@ -387,7 +391,7 @@ static int do_ring(struct session *s, struct leat__in *in, struct leat__packet *
 static int do_close(struct session *s, struct leat__in *in, struct leat__packet *p,
 		    struct reply *r)
 {
-	struct object *o = object_find(s, in->head.object, 1);
+	struct object *o = object_find(s, in->head.object, ~0u);
 
 	(void)p;
 	(void)r;
@@ -408,92 +412,6 @@ static int do_remove(struct session *s, struct leat__in *in, struct leat__packet
 	if (e < 0)
 		return e;
 	registry_remove(&s->b->reg, ch);
-	return 0;
-}
-
-static int do_list(struct session *s, struct leat__in *in, struct leat__packet *p,
-		   struct reply *r)
-{
-	char after[LEAT__NAME_MAX + 1];
-	struct channel **all;
-	int n, i = 0;
-
-	(void)p;
-	if (leat__wire_get_text(in, LEAT__T_NAME, after, sizeof(after)) < 0)
-		after[0] = 0;
-	n = registry_sorted(&s->b->reg, &all);
-	if (n < 0)
-		return n;
-	while (i < n && strcmp(all[i]->name, after) <= 0)
-		i++;
-	for (; i < n; i++) {
-		struct {
-			struct leat__wire_channel facts;
-			char name[LEAT__NAME_MAX + 1];
-		} one = {.facts = channel_facts(all[i])};
-		size_t len = strlen(all[i]->name);
-
-		/* Room for the word that says there is more. */
-		if (!leat__wire_fits(&r->out, sizeof(one.facts) + len + 16))
-			break;
-		memcpy(one.name, all[i]->name, len);
-		leat__wire_bytes(&r->out, LEAT__T_CHANNEL, &one, sizeof(one.facts) + len);
-	}
-	if (i < n)
-		leat__wire_u32(&r->out, LEAT__T_MORE, 1);
-	free(all);
-	return 0;
-}
-
-static struct leat__wire_peer peer(const struct owner *o, uint64_t id, uint32_t role,
-				   uint32_t alive)
-{
-	struct leat__wire_peer w = {id, o->pid, o->uid, role, alive, ""};
-
-	memcpy(w.program, o->program, sizeof(w.program));
-	return w;
-}
-
-/* Peers are numbered: rings first, then slots; the request says from which number. */
-static int do_peers(struct session *s, struct leat__in *in, struct leat__packet *p,
-		    struct reply *r)
-{
-	struct object *o = object_find(s, in->head.object, 0);
-	uint32_t from = get_u32(in, LEAT__T_MORE), n = 0;
-	const struct channel *ch;
-
-	(void)p;
-	if (!o)
-		return -ENOENT;
-	ch = o->channel;
-	for (struct ring *ring = ch->rings; ring; ring = ring->next, n++) {
-		struct leat__wire_peer w =
-			peer(&ring->owner, ring->id, 1, ring->state == LEAT__LIVE);
-
-		if (n < from)
-			continue;
-		if (!leat__wire_fits(&r->out, sizeof(w) + 16))
-			goto more;
-		leat__wire_bytes(&r->out, LEAT__T_PEER, &w, sizeof(w));
-	}
-	for (uint32_t i = 0; i < ch->n_slots; i++, n++) {
-		struct leat__wire_peer w;
-
-		static const struct owner nobody;
-
-		if (n < from || !ch->slots[i].mode)
-			continue;
-		w = peer(ch->slots[i].owner ? ch->slots[i].owner : &nobody, i, ch->slots[i].mode + 1,
-			 ch->slots[i].owner || ch->slots[i].mode == LEAT__GROUP);
-		if (ch->slots[i].mode == LEAT__GROUP)
-			memcpy(w.program, ch->slots[i].name, sizeof(w.program) - 1);
-		if (!leat__wire_fits(&r->out, sizeof(w) + 16))
-			goto more;
-		leat__wire_bytes(&r->out, LEAT__T_PEER, &w, sizeof(w));
-	}
-	return 0;
-more:
-	leat__wire_u32(&r->out, LEAT__T_MORE, n);
 	return 0;
 }
 
@@ -525,58 +443,13 @@ static int do_share(struct session *s, struct leat__in *in, struct leat__packet 
 	return 0;
 }
 
-static int do_find(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
-{
-	char name[LEAT__NAME_MAX + 1];
-	struct leat__wire_share w;
-	struct share *found;
-	int e = leat__wire_get_text(in, LEAT__T_NAME, name, sizeof(name));
-
-	(void)p;
-	if (e < 0)
-		return e;
-	found = share_find(&s->b->reg, name);
-	if (!found)
-		return -ENOENT;
-	w = share_facts(found);
-	leat__wire_bytes(&r->out, LEAT__T_SHARE, &w, sizeof(w));
-	r->fds[r->n_fds++] = found->fd;
-	return 0;
-}
-
-static int do_shares(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
-{
-	char after[LEAT__NAME_MAX + 1];
-
-	(void)p;
-	if (leat__wire_get_text(in, LEAT__T_NAME, after, sizeof(after)) < 0)
-		after[0] = 0;
-	for (const struct share *f = s->b->reg.shares; f; f = f->next) {
-		struct {
-			struct leat__wire_share facts;
-			char name[LEAT__NAME_MAX + 1];
-		} one = {.facts = share_facts(f)};
-		size_t len = strlen(f->name);
-
-		if (strcmp(f->name, after) <= 0)
-			continue;
-		if (!leat__wire_fits(&r->out, sizeof(one.facts) + len + 16)) {
-			leat__wire_u32(&r->out, LEAT__T_MORE, 1);
-			break;
-		}
-		memcpy(one.name, f->name, len);
-		leat__wire_bytes(&r->out, LEAT__T_SHARE, &one, sizeof(one.facts) + len);
-	}
-	return 0;
-}
-
-typedef int do_fn(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r);
 static do_fn *const requests[] = {
 	[LEAT__HELLO] = do_hello,       [LEAT__PING] = do_ping,   [LEAT__PUB_OPEN] = do_pub_open,
 	[LEAT__SUB_OPEN] = do_sub_open, [LEAT__RINGS] = do_rings, [LEAT__RING] = do_ring,
 	[LEAT__CLOSE] = do_close,       [LEAT__LIST] = do_list,   [LEAT__LOOK] = do_look,
 	[LEAT__PEERS] = do_peers,       [LEAT__REMOVE] = do_remove,
 	[LEAT__SHARE] = do_share,       [LEAT__FIND] = do_find,   [LEAT__SHARES] = do_shares,
+	[LEAT__WATCH] = do_watch,       [LEAT__CHANGES] = do_changes,
 };
 
 int session_request(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)

@@ -90,6 +90,15 @@ static void hang_up(struct session *s)
 		drop_socket(s);
 }
 
+int session_answer(struct session *s, const struct leat__out *out)
+{
+	int e = s->sock >= 0 ? leat__sock_send(s->sock, out, NULL, 0) : -EPIPE;
+
+	if (e < 0 && s->sock >= 0)
+		hang_up(s);
+	return e;
+}
+
 static void on_pidfd(uv_poll_t *h, int status, int events)
 {
 	(void)status;
@@ -111,7 +120,7 @@ static void make_room(struct broker *b, int fd)
 /* One packet. Negative: this client is not to be talked to any more. */
 static int handle(struct session *s, struct leat__packet *p)
 {
-	struct reply r = {.n_fds = 0, .n_owned = 0};
+	struct reply r = {.n_fds = 0, .n_owned = 0, .later = 0};
 	struct leat__in in;
 	int e = leat__wire_parse(&in, p->bytes, p->size, p->n_fds), fd = p->n_fds ? p->fds[0] : -1;
 
@@ -134,7 +143,7 @@ static int handle(struct session *s, struct leat__packet *p)
 		r.n_fds = 0;
 	}
 	e = 0;
-	if (!(in.head.flags & LEAT__WIRE_QUIET))
+	if (!(in.head.flags & LEAT__WIRE_QUIET) && !r.later)
 		e = leat__sock_send(s->sock, &r.out, r.fds, r.n_fds);
 	for (unsigned i = 0; i < r.n_owned; i++)
 		close(r.fds[i]);

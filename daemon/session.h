@@ -18,12 +18,15 @@ struct broker {
 	uint64_t instance;
 	int lives; /* a file whose bytes the clients' processes keep locked: see mem/life.h */
 	int verbose;
+	uint64_t told; /* the last change that watchers were told of */
 	int tight; /* it runs out of descriptors: nothing is kept that need not be */
 	void (*changed)(struct broker *b); /* something came or went: timers may need to */
 };
 
 /* Serve the client on @sock, which the session owns from now on, whatever the answer. */
 int session_start(struct broker *b, int sock);
+/* An answer that comes later than its request. Negative: it cannot be told, and the session may be gone. */
+int session_answer(struct session *s, const struct leat__out *out);
 /* The session of a client, NULL. */
 struct session *session_find(const struct broker *b, uint64_t client);
 /* The client is gone: its objects end. */
@@ -36,12 +39,15 @@ __attribute__((format(printf, 2, 3))) void broker_log(const struct broker *b, co
 struct object {
 	struct object *next;
 	uint64_t id;
-	enum kind { PUBLISHER = 1, SUBSCRIBER, LOOKER, SHARER } kind;
-	struct channel *channel; /* SHARER: NULL */
-	struct share *share;
+	enum kind { PUBLISHER = 1, SUBSCRIBER, LOOKER, SHARER, WATCHER } kind;
+	struct channel *channel; /* SHARER, WATCHER: NULL */
 	struct ring *ring; /* PUBLISHER */
 	uint32_t slot;     /* SUBSCRIBER */
+	struct share *share;   /* SHARER */
+	char *prefix;          /* WATCHER: of what names */
+	uint64_t since, waits; /* WATCHER: what it knows of; its request that is to be answered; 0: none is */
 };
+#define OF_CHANNELS (1u << PUBLISHER | 1u << SUBSCRIBER | 1u << LOOKER)
 
 struct session {
 	struct session *next, **at;
@@ -61,11 +67,26 @@ struct reply {
 	struct leat__out out;
 	int fds[LEAT__FDS_MAX];
 	unsigned n_fds, n_owned; /* the first n_owned are closed when sent */
+	int later; /* there is no answer yet */
 };
 /* What @in asks, with the packet @p it came in; fills in @r. -errno (with the reason): the answer is that;
  * 1: there is no such request. */
 int session_request(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r);
+struct object *object_new(struct session *s, enum kind kind, struct channel *ch);
+/* The newest object of @s came to nothing, with error @e. */
+int object_undo(struct session *s, struct channel *ch, int e);
+/* An object of one of the @kinds (1 << kind); NULL with the reason. */
+struct object *object_find(const struct session *s, uint64_t id, unsigned kinds);
 /* The client has closed it, or is gone. */
 void object_end(struct session *s, struct object *o);
+/* 0 if it is not there. */
+uint32_t get_u32(const struct leat__in *in, unsigned tag);
+uint64_t get_u64(const struct leat__in *in, unsigned tag);
+
+/* looks.c: requests that only want to know. */
+typedef int do_fn(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r);
+do_fn do_list, do_peers, do_find, do_shares, do_watch, do_changes;
+/* Answer who waits for what has changed. */
+void watchers_tell(struct broker *b);
 
 #endif

@@ -95,7 +95,8 @@ static int slot_find(struct channel *ch, uint32_t mode, uint32_t group, uint32_t
 	return 0;
 }
 
-int slot_grant(struct channel *ch, uint32_t mode, const struct owner *owner, uint32_t group, uint32_t *ret)
+int slot_grant(struct registry *reg, struct channel *ch, uint32_t mode, const struct owner *owner, uint32_t group,
+	       uint32_t *ret)
 {
 	static const unsigned states[] = {[LEAT__WAITING] = LEAT__GRANTED, [LEAT__OBSERVING] = LEAT__WATCHES,
 					  [LEAT__GROUP] = LEAT__GRANTED, [LEAT__WORKER] = LEAT__IDLE};
@@ -125,6 +126,8 @@ int slot_grant(struct channel *ch, uint32_t mode, const struct owner *owner, uin
 		leat__store_release(&line->state, LEAT__WORD(r->id, ch->grants << 12 | states[mode]));
 	}
 	leat__fence();
+	if (owner)
+		channel_tell(reg, ch, 1);
 	*ret = s;
 	return 0;
 }
@@ -161,13 +164,12 @@ int group_get(struct registry *reg, struct channel *ch, const char *name, uint32
 	struct leat__slot *shm = leat__ctrl_slots(ch->shm, &ch->g);
 	int e;
 
-	(void)reg;
 	for (uint32_t i = 0; i < ch->n_slots; i++)
 		if (ch->slots[i].mode == LEAT__GROUP && !strcmp(ch->slots[i].name, name)) {
 			*ret = i;
 			return 0;
 		}
-	e = slot_grant(ch, LEAT__GROUP, NULL, 0, ret);
+	e = slot_grant(reg, ch, LEAT__GROUP, NULL, 0, ret);
 	if (e < 0)
 		return e;
 	strcpy(ch->slots[*ret].name, name);
@@ -218,8 +220,8 @@ void slot_free(struct registry *reg, struct channel *ch, uint32_t s)
 {
 	struct leat__slot *shm = &leat__ctrl_slots(ch->shm, &ch->g)[s];
 
-	(void)reg;
 	ch->n_slots_used--;
+	channel_tell(reg, ch, 1);
 	for (int k = 0; k < LEAT__HELD; k++)
 		leat__store_release(&shm->held[k], UINT64_C(0));
 	leat__store_release(&shm->client, UINT64_C(0));

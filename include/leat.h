@@ -13,4 +13,5 @@
 #include <leat/rpc.h>
 #include <leat/share.h>
 #include <leat/sync.h>
+#include <leat/watch.h>
 #endif

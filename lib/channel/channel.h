@@ -10,13 +10,21 @@
 #include "ring/reader.h"
 #include "ring/writer.h"
 
+/* On a list of what is open: of a struct leat's, or the process's. */
+struct leat__node {
+	struct leat__node *next, **at;
+};
+
 /* On the list of everything this process has open, so that a forked child can let go of it. */
 struct leat__handle {
-	struct leat__handle *next, **at;
+	struct leat__node node;
 	void (*forked)(struct leat__handle *h); /* in the child: make it harmless */
 };
 void leat__handle_add(struct leat__handle *h, void (*forked)(struct leat__handle *h));
 void leat__handle_remove(struct leat__handle *h);
+/* On to one of the lists of @l, and off it. */
+void leat__opened(struct leat *l, struct leat__node **list, struct leat__node *n);
+void leat__shut(struct leat *l, struct leat__node *n);
 
 /*
  * What registrations with one instance of a broker have in common, and need even when it has died: whose
@@ -47,11 +55,7 @@ struct leat {
 	struct leat__tie *tie, *ties; /* the connection's, and all */
 	uint32_t lost;                /* sock is -1, or hello under way */
 	uint64_t tend_at;
-	struct leat_pub *pubs;
-	struct leat_sub *subs;
-	struct leat_server *servers;
-	struct leat_client *clients;
-	struct leat_share *shares;
+	struct leat__node *pubs, *subs, *servers, *clients, *shares, *watches;
 	pthread_mutex_t list_lock; /* the lists of what is open, and poller */
 	struct leat__poller *poller;
 	int gone; /* this is a forked child */
@@ -59,7 +63,7 @@ struct leat {
 
 struct leat_share {
 	struct leat *l;
-	struct leat_share *next, **at;
+	struct leat__node node;
 	char *name;
 	int fd; /* what others get */
 	uint64_t size;
@@ -82,7 +86,7 @@ struct leat_pub {
 	struct leat__writer w;
 	struct leat__handle handle;
 	struct leat *l; /* NULL: a ring by hand */
-	struct leat_pub *next, **before;
+	struct leat__node node;
 	struct leat_region *data;
 	struct leat__ctrl_shm *ctrl;
 	struct leat__place at;     /* by hand: control is borrowed, the rest empty */
@@ -151,7 +155,7 @@ struct leat_sub {
 	/* now and then */
 	struct leat__handle handle;
 	struct leat *l; /* NULL: a ring by hand */
-	struct leat_sub *next, **at;
+	struct leat__node node;
 	char *name;
 	struct leat__seat *seat, *past; /* past: those under which there may be rings that we never saw */
 	struct leat__attached **rings;
@@ -184,7 +188,8 @@ struct leat_sub {
 	int gone;
 };
 
-/* One request and its answer, within the control timeout. The packet's descriptors are the caller's. */
+#define LEAT__REQUEST_NS INT64_C(5000000000) /* the longest that a request may take */
+/* One request and its answer, within that time. The packet's descriptors are the caller's. */
 int leat__request(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
 		  struct leat__in *in);
 /* The same with a time of its own, after which -ETIMEDOUT leaves it under way: the next call sends nothing and takes
@@ -292,6 +297,17 @@ struct leat__listing {
 	int (*each)(const void *record, const char *name, void *arg);
 };
 int leat__list(struct leat *l, const struct leat__listing *what, const char *prefix, void *arg);
+/* One page, of names after @after, which becomes the last one of it: 1 there is more; -ETIMEDOUT it is under way, as
+ * errands are. @stop: what stopped it. */
+int leat__list_page(struct leat *l, struct leat__errand *r, int64_t ns, const struct leat__listing *what, char *after,
+		    const char *prefix, void *arg, int *stop);
+
+/* domain.c: another connection to the same broker. */
+int leat__open_at(struct leat *l, struct leat **ret);
+
+/* watch.c: close them all; in a forked child, their descriptors. */
+void leat__watches_close(struct leat *l);
+void leat__watches_forked(struct leat *l);
 
 /* share.c: share again what a restarted broker does not know of. */
 void leat__shares_tend(struct leat *l);

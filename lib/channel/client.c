@@ -360,13 +360,7 @@ int leat_client_open(struct leat *l, const char *name, const struct leat_client_
 	}
 	c->s->flags |= LEAT__TELL_ENDS;
 	c->l = l;
-	pthread_mutex_lock(&l->list_lock);
-	c->at = &l->clients;
-	c->next = l->clients;
-	if (c->next)
-		c->next->at = &c->next;
-	l->clients = c;
-	pthread_mutex_unlock(&l->list_lock);
+	leat__opened(l, &l->clients, &c->node);
 	*ret = c;
 	return 0;
 }
@@ -375,11 +369,7 @@ void leat_client_close(struct leat_client *c)
 {
 	if (!c)
 		return;
-	pthread_mutex_lock(&c->l->list_lock);
-	*c->at = c->next;
-	if (c->next)
-		c->next->at = c->at;
-	pthread_mutex_unlock(&c->l->list_lock);
+	leat__shut(c->l, &c->node);
 	client_free(c);
 }
 

@@ -12,13 +12,13 @@
 #include <unistd.h>
 #include "base/base.h"
 #include "channel/channel.h"
-#include <leat/rpc.h>
+#include "channel/rpc.h"
 #include <leat/share.h>
 
 /* ---- fork ---- */
 
 static pthread_mutex_t handles_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct leat__handle *handles;
+static struct leat__node *handles;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
 static void fork_prepare(void)
@@ -34,8 +34,11 @@ static void fork_parent(void)
 static void fork_child(void)
 {
 	/* Our maps are not in this process (MADV_DONTFORK): nothing may touch them again. */
-	for (struct leat__handle *h = handles; h; h = h->next)
+	for (struct leat__node *n = handles; n; n = n->next) {
+		struct leat__handle *h = leat__container(n, struct leat__handle, node);
+
 		h->forked(h);
+	}
 	handles = NULL;
 	pthread_mutex_init(&handles_lock, NULL);
 }
@@ -45,26 +48,46 @@ static void fork_watch(void)
 	pthread_atfork(fork_prepare, fork_parent, fork_child);
 }
 
+static void add(pthread_mutex_t *lock, struct leat__node **list, struct leat__node *n)
+{
+	pthread_mutex_lock(lock);
+	n->at = list;
+	n->next = *list;
+	if (n->next)
+		n->next->at = &n->next;
+	leat__store_relaxed(list, n); /* is there any? may be asked without the lock */
+	pthread_mutex_unlock(lock);
+}
+
+static void drop(pthread_mutex_t *lock, struct leat__node *n)
+{
+	pthread_mutex_lock(lock);
+	leat__store_relaxed(n->at, n->next);
+	if (n->next)
+		n->next->at = n->at;
+	pthread_mutex_unlock(lock);
+}
+
 void leat__handle_add(struct leat__handle *h, void (*forked)(struct leat__handle *h))
 {
 	pthread_once(&fork_once, fork_watch);
 	h->forked = forked;
-	pthread_mutex_lock(&handles_lock);
-	h->at = &handles;
-	h->next = handles;
-	if (h->next)
-		h->next->at = &h->next;
-	handles = h;
-	pthread_mutex_unlock(&handles_lock);
+	add(&handles_lock, &handles, &h->node);
 }
 
 void leat__handle_remove(struct leat__handle *h)
 {
-	pthread_mutex_lock(&handles_lock);
-	*h->at = h->next;
-	if (h->next)
-		h->next->at = h->at;
-	pthread_mutex_unlock(&handles_lock);
+	drop(&handles_lock, &h->node);
+}
+
+void leat__opened(struct leat *l, struct leat__node **list, struct leat__node *n)
+{
+	add(&l->list_lock, list, n);
+}
+
+void leat__shut(struct leat *l, struct leat__node *n)
+{
+	drop(&l->list_lock, n);
 }
 
 static void domain_forked(struct leat__handle *h)
@@ -78,10 +101,13 @@ static void domain_forked(struct leat__handle *h)
 			close(t->lives);
 		t->lives = -1;
 	}
-	for (struct leat_share *s = l->shares; s; s = s->next) {
+	for (struct leat__node *n = l->shares; n; n = n->next) {
+		struct leat_share *s = leat__container(n, struct leat_share, node);
+
 		close(s->fd);
 		s->fd = -1;
 	}
+	leat__watches_forked(l);
 	/* Another thread may have held it: nobody will let go of it in this process. */
 	pthread_mutex_init(&l->list_lock, NULL);
 	pthread_mutex_init(&l->lock, NULL);
@@ -150,20 +176,18 @@ static int find_broker(struct leat *l, const char *domain)
 	return say_no_broker(e, first, 1);
 }
 
-int leat_open(const char *domain, struct leat **ret)
+/* At @path, or where find_broker() looks. */
+static int open_domain(const char *path, const char *domain, struct leat **ret)
 {
-	struct leat *l;
+	struct leat *l = calloc(1, sizeof(*l));
 	int e;
 
-	if (domain && !*domain)
-		return leat__say(-EINVAL, "open domain '': give a socket's path, or NULL");
-	l = calloc(1, sizeof(*l));
 	if (!l)
 		return leat__say(-ENOMEM, "open domain: no memory");
 	l->sock = -1;
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_mutex_init(&l->list_lock, NULL);
-	e = find_broker(l, domain);
+	e = path ? leat__connect(l, path) : find_broker(l, domain);
 	if (e < 0) {
 		leat__ties_free(l);
 		free(l);
@@ -174,20 +198,35 @@ int leat_open(const char *domain, struct leat **ret)
 	return 0;
 }
 
+int leat_open(const char *domain, struct leat **ret)
+{
+	if (domain && !*domain)
+		return leat__say(-EINVAL, "open domain '': give a socket's path, or NULL");
+	return open_domain(NULL, domain, ret);
+}
+
+int leat__open_at(struct leat *l, struct leat **ret)
+{
+	if (l->gone)
+		return leat__say(-ECHILD, "this struct leat belongs to the parent process: open another");
+	return open_domain(l->path, NULL, ret);
+}
+
 void leat_close(struct leat *l)
 {
 	if (!l)
 		return;
 	while (l->servers)
-		leat_serve_close(l->servers);
+		leat_serve_close(leat__container(l->servers, struct leat_server, node));
 	while (l->clients)
-		leat_client_close(l->clients);
+		leat_client_close(leat__container(l->clients, struct leat_client, node));
+	leat__watches_close(l);
 	while (l->shares)
-		leat_region_unshare(l->shares);
+		leat_region_unshare(leat__container(l->shares, struct leat_share, node));
 	while (l->subs) /* a worker's may have a publisher of its own */
-		leat_sub_close(l->subs);
+		leat_sub_close(leat__container(l->subs, struct leat_sub, node));
 	while (l->pubs)
-		leat_pub_close(l->pubs);
+		leat_pub_close(leat__container(l->pubs, struct leat_pub, node));
 	leat__poller_end(l);
 	if (!l->gone)
 		leat__handle_remove(&l->handle);

@@ -19,8 +19,8 @@ static void facts(struct leat_stat *st, const struct leat__wire_channel *w)
 	st->max_subscribers = w->max_subscribers;
 }
 
-/* One page of names after @after; 1 there is more. */
-static int list_page(struct leat *l, const struct leat__listing *what, char *after, const char *prefix, void *arg, int *stop)
+int leat__list_page(struct leat *l, struct leat__errand *r, int64_t ns, const struct leat__listing *what, char *after,
+		    const char *prefix, void *arg, int *stop)
 {
 	const unsigned char *at = NULL;
 	struct leat__packet pkt;
@@ -32,7 +32,9 @@ static int list_page(struct leat *l, const struct leat__listing *what, char *aft
 
 	leat__wire_begin(&out, (uint16_t)what->request, 0, 0);
 	leat__wire_text(&out, LEAT__T_NAME, after);
-	e = leat__request(l, &out, -1, &pkt, &in);
+	if (prefix && strlen(prefix) <= LEAT__NAME_MAX)
+		leat__wire_text(&out, LEAT__T_PREFIX, prefix);
+	e = leat__errand(l, r, &out, -1, &pkt, &in, ns, NULL);
 	if (e < 0)
 		return e;
 	leat__packet_close(&pkt);
@@ -55,11 +57,13 @@ static int list_page(struct leat *l, const struct leat__listing *what, char *aft
 int leat__list(struct leat *l, const struct leat__listing *what, const char *prefix, void *arg)
 {
 	char after[LEAT__NAME_MAX + 1] = "";
+	struct leat__errand once = {0};
 	int e, stop = 0;
 
 	do
-		e = list_page(l, what, after, prefix, arg, &stop);
+		e = leat__list_page(l, &once, LEAT__REQUEST_NS, what, after, prefix, arg, &stop);
 	while (e > 0);
+	leat__errand_drop(l, &once);
 	return stop ? stop : e;
 }
 

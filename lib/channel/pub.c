@@ -198,13 +198,7 @@ int leat__pub_open(struct leat *l, const char *name, const struct leat_pub_opts 
 		pub_free(p);
 		return e;
 	}
-	pthread_mutex_lock(&l->list_lock);
-	p->before = &l->pubs;
-	p->next = l->pubs;
-	if (p->next)
-		p->next->before = &p->next;
-	l->pubs = p;
-	pthread_mutex_unlock(&l->list_lock);
+	leat__opened(l, &l->pubs, &p->node);
 	leat__handle_add(&p->handle, leat__pub_forked);
 	*ret = p;
 	return 0;
@@ -214,13 +208,8 @@ void leat_pub_close(struct leat_pub *p)
 {
 	if (!p)
 		return;
-	if (p->l) {
-		pthread_mutex_lock(&p->l->list_lock);
-		*p->before = p->next;
-		if (p->next)
-			p->next->before = p->before;
-		pthread_mutex_unlock(&p->l->list_lock);
-	}
+	if (p->l)
+		leat__shut(p->l, &p->node);
 	if (p->gone) {
 		/* The maps stayed with the parent; at their addresses may be something else now. */
 		if (p->l)

@@ -13,7 +13,6 @@
 #include "base/base.h"
 #include "channel/channel.h"
 
-#define CONTROL_NS INT64_C(5000000000) /* the longest a request may take */
 #define CLOSE_NS   INT64_C(100000000)  /* the longest to get rid of a goodbye */
 #define TEND_NS    UINT64_C(50000000)  /* so often at most we look whether the broker is still there */
 #define HELLO_NS   INT64_C(5000000)    /* what its successor's answer may take, on the way of messages */
@@ -111,7 +110,8 @@ static void disown(struct leat *l, const struct leat__in *in)
 	size_t size;
 
 	if (in->head.type != LEAT__OK || !in->head.object ||
-	    !(leat__wire_next(in, LEAT__T_CONTROL, NULL, &size) || leat__wire_next(in, LEAT__T_SHARE, NULL, &size)))
+	    !(leat__wire_next(in, LEAT__T_CONTROL, NULL, &size) || leat__wire_next(in, LEAT__T_SHARE, NULL, &size) ||
+	      leat__wire_next(in, LEAT__T_SINCE, NULL, &size)))
 		return;
 	leat__wire_begin(&o, LEAT__CLOSE, 0, in->head.object);
 	o.head.flags = LEAT__WIRE_QUIET;
@@ -342,7 +342,7 @@ int leat__connect(struct leat *l, const char *path)
 	int e;
 
 	pthread_mutex_lock(&l->lock);
-	e = connect_locked(l, path, leat__deadline(CONTROL_NS));
+	e = connect_locked(l, path, leat__deadline(LEAT__REQUEST_NS));
 	if (e < 0)
 		leat__disconnect(l);
 	pthread_mutex_unlock(&l->lock);
@@ -414,7 +414,7 @@ static int request_within(struct leat *l, struct leat__out *o, int fd, struct le
 int leat__request(struct leat *l, struct leat__out *o, int fd, struct leat__packet *p,
 		  struct leat__in *in)
 {
-	return request_within(l, o, fd, p, in, CONTROL_NS);
+	return request_within(l, o, fd, p, in, LEAT__REQUEST_NS);
 }
 
 void leat__request_close(struct leat *l, uint64_t object)

@@ -76,7 +76,7 @@ struct leat__link {
 
 struct leat_server {
 	struct leat *l;
-	struct leat_server *next, **at;
+	struct leat__node node;
 	struct leat_sub *s;
 	struct leat_serve_opts o;
 	uint64_t id;
@@ -96,7 +96,7 @@ struct leat__pending {
 
 struct leat_client {
 	struct leat *l;
-	struct leat_client *next, **at;
+	struct leat__node node;
 	struct leat_pub *p;
 	struct leat_sub *s;
 	char reply[LEAT__NAME_MAX + 1];

@@ -322,13 +322,7 @@ int leat_serve(struct leat *l, const char *name, const struct leat_serve_opts *o
 		free(s);
 		return e;
 	}
-	pthread_mutex_lock(&l->list_lock);
-	s->at = &l->servers;
-	s->next = l->servers;
-	if (s->next)
-		s->next->at = &s->next;
-	l->servers = s;
-	pthread_mutex_unlock(&l->list_lock);
+	leat__opened(l, &l->servers, &s->node);
 	*ret = s;
 	return 0;
 }
@@ -337,11 +331,7 @@ void leat_serve_close(struct leat_server *s)
 {
 	if (!s)
 		return;
-	pthread_mutex_lock(&s->l->list_lock);
-	*s->at = s->next;
-	if (s->next)
-		s->next->at = s->at;
-	pthread_mutex_unlock(&s->l->list_lock);
+	leat__shut(s->l, &s->node);
 	for (uint32_t i = 0; i < s->n_links; i++)
 		if (s->links[i].client)
 			hang_up(s, &s->links[i]);
@@ -366,7 +356,9 @@ int leat__servers_dispatch(struct leat *l)
 	struct leat_request req;
 	int n = 0, e;
 
-	for (struct leat_server *s = l->servers; s; s = s->next) {
+	for (struct leat__node *at = l->servers; at; at = at->next) {
+		struct leat_server *s = leat__container(at, struct leat_server, node);
+
 		for (int i = 0; s->o.fn && i < TURN && leat_accept(s, &req, 0) == 0; i++, n++) {
 			e = s->o.fn(s, &req, s->o.arg);
 			if (e < 0)

@@ -13,7 +13,6 @@
 #include "channel/channel.h"
 #include <leat/share.h>
 
-#define SHARE_NS INT64_C(5000000000)
 #define TEND_NS  INT64_C(2000000)    /* what sharing it again may take at once */
 #define AGAIN_NS UINT64_C(500000000) /* so often it is tried if another has the name */
 
@@ -68,7 +67,8 @@ void leat__shares_tend(struct leat *l)
 
 	if (!leat__load_relaxed(&l->shares) || leat__load_acquire(&l->lost) || pthread_mutex_trylock(&l->list_lock))
 		return;
-	for (struct leat_share *s = l->shares; s; s = s->next) {
+	for (struct leat__node *at = l->shares; at; at = at->next) {
+		struct leat_share *s = leat__container(at, struct leat_share, node);
 		int e = leat__tied(l, s->tie) || now < s->again_at ? 0 : announce(s, s->asked.serial ? 0 : TEND_NS);
 
 		s->again_at = e < 0 && e != -ETIMEDOUT ? now + AGAIN_NS : 0;
@@ -103,14 +103,8 @@ int leat_region_share(struct leat *l, const char *name, struct leat_region *regi
 	s->fd = fd;
 	s->size = leat_region_size(region);
 	s->writable = !(flags & LEAT_RDONLY);
-	e = announce(s, SHARE_NS);
-	pthread_mutex_lock(&l->list_lock);
-	s->at = &l->shares;
-	s->next = l->shares;
-	if (s->next)
-		s->next->at = &s->next;
-	leat__store_relaxed(&l->shares, s);
-	pthread_mutex_unlock(&l->list_lock);
+	e = announce(s, LEAT__REQUEST_NS);
+	leat__opened(l, &l->shares, &s->node);
 	if (e < 0) {
 		leat_region_unshare(s);
 		return e;
@@ -126,11 +120,7 @@ void leat_region_unshare(struct leat_share *s)
 	if (!s)
 		return;
 	l = s->l;
-	pthread_mutex_lock(&l->list_lock);
-	*s->at = s->next;
-	if (s->next)
-		s->next->at = s->at;
-	pthread_mutex_unlock(&l->list_lock);
+	leat__shut(l, &s->node);
 	leat__errand_drop(l, &s->asked);
 	if (s->tie && leat__tied(l, s->tie))
 		leat__request_close(l, s->object);

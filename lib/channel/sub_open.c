@@ -267,13 +267,7 @@ int leat__sub_open(struct leat *l, const char *name, const struct leat_sub_opts 
 		s->mode = LEAT__WORKER;
 	}
 	s->name = strdup(name);
-	pthread_mutex_lock(&l->list_lock);
-	s->at = &l->subs;
-	s->next = l->subs;
-	if (s->next)
-		s->next->at = &s->next;
-	l->subs = s;
-	pthread_mutex_unlock(&l->list_lock);
+	leat__opened(l, &l->subs, &s->node);
 	e = s->name ? subscribe(s, o) : leat__say(-ENOMEM, "open subscriber: no memory");
 	if (e < 0) {
 		s->queue = NULL; /* not its to end */
@@ -301,11 +295,7 @@ void leat_sub_close(struct leat_sub *s)
 	if (s->queue)
 		leat__queue_end(s->queue);
 	l = s->l;
-	pthread_mutex_lock(&l->list_lock);
-	*s->at = s->next;
-	if (s->next)
-		s->next->at = s->at;
-	pthread_mutex_unlock(&l->list_lock);
+	leat__shut(l, &s->node);
 	seat = s->seat;
 	gone = s->gone;
 	if (seat)

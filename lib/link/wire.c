@@ -12,7 +12,8 @@
 static_assert(sizeof(struct leat__wire_head) == 32, "wire 1");
 static_assert(sizeof(struct leat__wire_geometry) == 72, "wire 1");
 static_assert(sizeof(struct leat__wire_ring) == 16, "wire 1");
-static_assert(sizeof(struct leat__wire_channel) == 32, "wire 1");
+static_assert(sizeof(struct leat__wire_channel) == 40, "wire 1");
+static_assert(sizeof(struct leat__wire_change) == 24, "wire 1");
 static_assert(sizeof(struct leat__wire_peer) == 40, "wire 1");
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "wire and layout are little-endian");
 

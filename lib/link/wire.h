@@ -35,6 +35,8 @@ enum leat__type {
 	LEAT__SHARE = 12,    /* a region by name + its descriptor */
 	LEAT__FIND = 13,     /* one that somebody shares: facts, descriptor */
 	LEAT__SHARES = 14,   /* those after a name */
+	LEAT__WATCH = 15,    /* the channels whose names begin so */
+	LEAT__CHANGES = 16,  /* of a watch: what is new; answered when something is */
 	/* answers of the broker */
 	LEAT__OK = 128,
 	LEAT__ERROR = 129,
@@ -74,7 +76,10 @@ enum leat__tag {
 	LEAT__T_GROUP = 28,   /* text: a work queue's group, which is made if need be; repeated in PUB_OPEN */
 	LEAT__T_GROUP_SLOT = 29, /* u32: where it is */
 	LEAT__T_SHARE = 30,      /* struct leat__wire_share; in lists then its name, and repeated */
-	LEAT__T_LAST = LEAT__T_SHARE,
+	LEAT__T_PREFIX = 31,     /* text: of the names that are meant */
+	LEAT__T_SINCE = 32,      /* u64: the last change that one knows of; none: list all, then ask again */
+	LEAT__T_CHANGE = 33,     /* struct leat__wire_change, then its name; repeated */
+	LEAT__T_LAST = LEAT__T_CHANGE,
 };
 #define LEAT__NO_ENTRY UINT32_C(0xffffffff)
 
@@ -107,8 +112,13 @@ struct leat__wire_share {
 };
 
 struct leat__wire_channel {
-	uint64_t bytes;
+	uint64_t bytes, change; /* change: the number of its last */
 	uint32_t publishers, draining, subscribers, max_publishers, max_subscribers, pad;
+};
+
+struct leat__wire_change {
+	uint64_t number; /* they count up, whatever they are about */
+	uint32_t there, publishers, subscribers, pad;
 };
 
 struct leat__wire_peer {

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Requests that only want to know: lists, who is there, what is shared; and watching, where the answer waits until
+ * there is news.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/base.h"
+#include "session.h"
+
+/* ---- lists ---- */
+
+/* Is @name after @after, and does it begin with @prefix? */
+static int is_listed(const char *name, const char *after, const char *prefix)
+{
+	return strcmp(name, after) > 0 && !strncmp(name, prefix, strlen(prefix));
+}
+
+/* The first of @n channels, in order, that may be listed. */
+static int first_after(struct channel *const *all, int n, const char *after, const char *prefix)
+{
+	int low = 0;
+
+	while (low < n) {
+		int mid = low + (n - low) / 2;
+
+		if (strcmp(all[mid]->name, after) <= 0 || strcmp(all[mid]->name, prefix) < 0)
+			low = mid + 1;
+		else
+			n = mid;
+	}
+	return low;
+}
+
+/* A page of names: after which one, and how they begin. */
+static void get_page(const struct leat__in *in, char *after, char *prefix)
+{
+	if (leat__wire_get_text(in, LEAT__T_NAME, after, LEAT__NAME_MAX + 1) < 0)
+		after[0] = 0;
+	if (leat__wire_get_text(in, LEAT__T_PREFIX, prefix, LEAT__NAME_MAX + 1) < 0)
+		prefix[0] = 0;
+}
+
+int do_list(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+{
+	char after[LEAT__NAME_MAX + 1], prefix[LEAT__NAME_MAX + 1];
+	struct channel *const *all;
+	int n = registry_sorted(&s->b->reg, &all);
+
+	(void)p;
+	if (n < 0)
+		return n;
+	get_page(in, after, prefix);
+	for (int i = first_after(all, n, after, prefix); i < n && is_listed(all[i]->name, after, prefix); i++) {
+		struct {
+			struct leat__wire_channel facts;
+			char name[LEAT__NAME_MAX + 1];
+		} one = {.facts = channel_facts(all[i])};
+		size_t len = strlen(all[i]->name);
+
+		/* Room for the word that says there is more. */
+		if (!leat__wire_fits(&r->out, sizeof(one.facts) + len + 16)) {
+			leat__wire_u32(&r->out, LEAT__T_MORE, 1);
+			break;
+		}
+		memcpy(one.name, all[i]->name, len);
+		leat__wire_bytes(&r->out, LEAT__T_CHANNEL, &one, sizeof(one.facts) + len);
+	}
+	return 0;
+}
+
+static struct leat__wire_peer peer(const struct owner *o, uint64_t id, uint32_t role,
+				   uint32_t alive)
+{
+	struct leat__wire_peer w = {id, o->pid, o->uid, role, alive, ""};
+
+	memcpy(w.program, o->program, sizeof(w.program));
+	return w;
+}
+
+/* Peers are numbered: rings first, then slots; the request says from which number. */
+int do_peers(struct session *s, struct leat__in *in, struct leat__packet *p,
+		    struct reply *r)
+{
+	struct object *o = object_find(s, in->head.object, OF_CHANNELS);
+	uint32_t from = get_u32(in, LEAT__T_MORE), n = 0;
+	const struct channel *ch;
+
+	(void)p;
+	if (!o)
+		return -ENOENT;
+	ch = o->channel;
+	for (struct ring *ring = ch->rings; ring; ring = ring->next, n++) {
+		struct leat__wire_peer w =
+			peer(&ring->owner, ring->id, 1, ring->state == LEAT__LIVE);
+
+		if (n < from)
+			continue;
+		if (!leat__wire_fits(&r->out, sizeof(w) + 16))
+			goto more;
+		leat__wire_bytes(&r->out, LEAT__T_PEER, &w, sizeof(w));
+	}
+	for (uint32_t i = 0; i < ch->n_slots; i++, n++) {
+		struct leat__wire_peer w;
+
+		static const struct owner nobody;
+
+		if (n < from || !ch->slots[i].mode)
+			continue;
+		w = peer(ch->slots[i].owner ? ch->slots[i].owner : &nobody, i, ch->slots[i].mode + 1,
+			 ch->slots[i].owner || ch->slots[i].mode == LEAT__GROUP);
+		if (ch->slots[i].mode == LEAT__GROUP)
+			memcpy(w.program, ch->slots[i].name, sizeof(w.program) - 1);
+		if (!leat__wire_fits(&r->out, sizeof(w) + 16))
+			goto more;
+		leat__wire_bytes(&r->out, LEAT__T_PEER, &w, sizeof(w));
+	}
+	return 0;
+more:
+	leat__wire_u32(&r->out, LEAT__T_MORE, n);
+	return 0;
+}
+
+int do_find(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+{
+	char name[LEAT__NAME_MAX + 1];
+	struct leat__wire_share w;
+	struct share *found;
+	int e = leat__wire_get_text(in, LEAT__T_NAME, name, sizeof(name));
+
+	(void)p;
+	if (e < 0)
+		return e;
+	found = share_find(&s->b->reg, name);
+	if (!found)
+		return -ENOENT;
+	w = share_facts(found);
+	leat__wire_bytes(&r->out, LEAT__T_SHARE, &w, sizeof(w));
+	r->fds[r->n_fds++] = found->fd;
+	return 0;
+}
+
+int do_shares(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+{
+	char after[LEAT__NAME_MAX + 1], prefix[LEAT__NAME_MAX + 1];
+
+	(void)p;
+	get_page(in, after, prefix);
+	for (const struct share *f = s->b->reg.shares; f; f = f->next) {
+		struct {
+			struct leat__wire_share facts;
+			char name[LEAT__NAME_MAX + 1];
+		} one = {.facts = share_facts(f)};
+		size_t len = strlen(f->name);
+
+		if (!is_listed(f->name, after, prefix))
+			continue;
+		if (!leat__wire_fits(&r->out, sizeof(one.facts) + len + 16)) {
+			leat__wire_u32(&r->out, LEAT__T_MORE, 1);
+			break;
+		}
+		memcpy(one.name, f->name, len);
+		leat__wire_bytes(&r->out, LEAT__T_SHARE, &one, sizeof(one.facts) + len);
+	}
+	return 0;
+}
+
+/* ---- watching ---- */
+
+int do_watch(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+{
+	char prefix[LEAT__NAME_MAX + 1];
+	struct object *o;
+	int e = leat__wire_get_text(in, LEAT__T_PREFIX, prefix, sizeof(prefix));
+
+	(void)p;
+	if (e < 0)
+		return e;
+	e = changes_watch(&s->b->reg, 1);
+	if (e < 0)
+		return e;
+	o = object_new(s, WATCHER, NULL);
+	if (o)
+		o->prefix = strdup(prefix);
+	if (!o || !o->prefix) {
+		changes_watch(&s->b->reg, -1);
+		return o ? object_undo(s, NULL, leat__say(-ENOMEM, "the broker has no memory to watch")) : -ENOMEM;
+	}
+	r->out.head.object = o->id;
+	leat__wire_u64(&r->out, LEAT__T_SINCE, s->b->reg.change);
+	return 0;
+}
+
+/* What is new for @o. 0 nothing is, yet. */
+static int put_changes(const struct registry *reg, struct object *o, struct leat__out *out)
+{
+	const struct change *c;
+	int n = 0, e;
+
+	while ((e = changes_next(reg, o->since, o->prefix, &c)) > 0) {
+		size_t len = strlen(c->name);
+
+		if (!leat__wire_fits(out, sizeof(c->w) + len + 32))
+			break;
+		leat__wire_bytes(out, LEAT__T_CHANGE, c, sizeof(c->w) + len);
+		o->since = c->w.number;
+		n++;
+	}
+	if (!n && e == 0) {
+		o->since = reg->change; /* the others are not ours */
+		return 0;
+	}
+	if (e < 0) { /* it was too slow: let it look at everything anew */
+		o->since = reg->change;
+		n = 0;
+	}
+	leat__wire_u64(out, LEAT__T_SINCE, o->since);
+	return 1;
+}
+
+int do_changes(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+{
+	struct object *o = object_find(s, in->head.object, 1u << WATCHER);
+
+	(void)p;
+	if (!o)
+		return -ENOENT;
+	if (leat__wire_get(in, LEAT__T_SINCE, &o->since, sizeof(o->since)) < 0)
+		return leat__say(-EPROTO, "CHANGES says since which one");
+	if (put_changes(&s->b->reg, o, &r->out))
+		return 0;
+	o->waits = in->head.serial;
+	r->later = 1;
+	return 0;
+}
+
+static void tell(struct broker *b, struct session *s)
+{
+	for (struct object *o = s->objects; o; o = o->next) {
+		struct leat__out out;
+
+		if (o->kind != WATCHER || !o->waits)
+			continue;
+		leat__wire_begin(&out, LEAT__OK, o->waits, o->id);
+		if (!put_changes(&b->reg, o, &out))
+			continue;
+		o->waits = 0;
+		leat__wire_end(&out, 0);
+		if (session_answer(s, &out) < 0)
+			return; /* and it is gone */
+	}
+}
+
+void watchers_tell(struct broker *b)
+{
+	struct session *next;
+
+	while (b->told != b->reg.change) { /* one that is thrown out changes something itself */
+		b->told = b->reg.change;
+		for (struct session *s = b->reg.watches ? b->sessions : NULL; s; s = next) {
+			next = s->next;
+			tell(b, s);
+		}
+	}
+}
