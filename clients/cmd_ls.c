@@ -3,9 +3,15 @@
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <string.h>
 #include "cli.h"
 
-static struct cli_option ls_options[] = {CLI_JSON, CLI_DOMAIN, {0}};
+static struct cli_option ls_options[] = {
+	{"watch", NULL, "then tell what comes, changes and goes, a line each", NULL},
+	CLI_JSON,
+	CLI_DOMAIN,
+	{0},
+};
 static struct cli_option stat_options[] = {CLI_JSON, CLI_DOMAIN, {0}};
 
 static int print_json(json_t *j)
@@ -45,6 +51,53 @@ static int on_channel(const struct leat_stat *st, void *arg)
 	return 0;
 }
 
+static int put_event(const struct leat_event *ev, int json)
+{
+	static const char *const kinds[] = {[LEAT_CAME] = "came", [LEAT_CHANGED] = "changed", [LEAT_GONE] = "gone",
+					    [LEAT_SYNCED] = "synced"};
+
+	if (json && ev->kind == LEAT_SYNCED)
+		printf("{\"event\": \"synced\"}\n");
+	else if (json) /* a name has nothing in it that JSON would have to escape */
+		printf("{\"event\": \"%s\", \"name\": \"%s\", \"publishers\": %u, \"subscribers\": %u}\n",
+		       kinds[ev->kind], ev->name, ev->publishers, ev->subscribers);
+	else if (ev->kind != LEAT_SYNCED)
+		printf("%-8s %-32s %5u %5u\n", kinds[ev->kind], ev->name, ev->publishers, ev->subscribers);
+	return ferror(stdout) ? -EPIPE : 0;
+}
+
+/* Until a signal comes. */
+static int watch(struct cli_command *cmd, struct leat *l, const char *prefix)
+{
+	int json = cli_get(cmd, "json") != NULL, e;
+	struct leat_watch *w;
+
+	e = leat_watch(l, prefix, &w);
+	if (e < 0)
+		return cli_fail(cmd, prefix, e);
+	if (!json)
+		printf("%-8s %-32s %5s %5s\n", "EVENT", "NAME", "PUBS", "SUBS");
+	while (e >= 0 && !cli_stop) {
+		struct leat_event ev = {.struct_size = sizeof(ev)};
+
+		e = leat_watch_next(w, &ev, 0);
+		if (e == -EAGAIN) {
+			if (fflush(stdout) != 0)
+				e = -EPIPE;
+			else
+				e = leat_watch_next(w, &ev, INT64_C(200000000)); /* a signal may end it */
+		}
+		if (e == 0)
+			e = put_event(&ev, json);
+		else if (e == -ETIMEDOUT)
+			e = 0;
+	}
+	leat_watch_close(w);
+	if (e == -EPIPE)
+		fprintf(stderr, "leat ls: write to standard output: %s\n", strerror(errno));
+	return e == -EPIPE ? CLI_FAILED : e < 0 ? cli_fail(cmd, prefix, e) : CLI_DONE;
+}
+
 static int run_ls(struct cli_command *cmd, int argc, char **argv)
 {
 	json_t *all = cli_get(cmd, "json") ? json_array() : NULL;
@@ -56,6 +109,12 @@ static int run_ls(struct cli_command *cmd, int argc, char **argv)
 		return cli_usage(cmd, "give at most one PREFIX");
 	}
 	r = cli_open(cmd, &l);
+	if (r == 0 && cli_get(cmd, "watch")) {
+		r = watch(cmd, l, argc ? argv[0] : NULL);
+		leat_close(l);
+		json_decref(all);
+		return r;
+	}
 	if (r) {
 		json_decref(all);
 		return r;

@@ -11,6 +11,7 @@
 #include <leat/region.h>
 #include <leat/ring.h>
 #include <leat/rpc.h>
+#include <leat/set.h>
 #include <leat/share.h>
 #include <leat/sync.h>
 #include <leat/watch.h>

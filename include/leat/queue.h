@@ -62,6 +62,10 @@ LEAT_API int leat_queue_ack(struct leat_queue *queue);
 /* It is not done: let it be delivered again, to anyone. Errors as leat_queue_ack(). */
 LEAT_API int leat_queue_nack(struct leat_queue *queue);
 
+/* A descriptor, borrowed, readable when there may be a message; leat_queue_take() until -EAGAIN. -EMFILE, -ENOMEM,
+ * -ECHILD. */
+LEAT_API int leat_queue_fd(struct leat_queue *queue);
+
 /* This worker's counters. -EINVAL. */
 LEAT_API int leat_queue_stat(struct leat_queue *queue, struct leat_queue_stat *ret);
 

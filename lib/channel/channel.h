@@ -56,8 +56,8 @@ struct leat {
 	uint32_t lost;                /* sock is -1, or hello under way */
 	uint64_t tend_at;
 	struct leat__node *pubs, *subs, *servers, *clients, *shares, *watches;
-	pthread_mutex_t list_lock; /* the lists of what is open, and poller */
-	struct leat__poller *poller;
+	pthread_mutex_t list_lock; /* the lists of what is open, and pollers */
+	struct leat__poller *pollers;
 	int gone; /* this is a forked child */
 };
 
@@ -182,6 +182,7 @@ struct leat_sub {
 	uint64_t corrupt;
 	struct leat__pollable *pollable;
 	struct leat_queue *queue; /* whose worker this is; NULL */
+	struct leat__member *member; /* of the set that it is in; NULL */
 	/* by hand: */
 	struct leat_region *hand_data, *hand_control;
 	uint64_t no_bell; /* stands in where there is no control region */
@@ -261,6 +262,8 @@ void leat__seat_put(struct leat__seat *seat, int gone);
 int leat__sub_attach(struct leat_sub *s, struct leat_region *region, int owned,
 		     const struct leat__geometry *g, struct leat__attached **ret);
 
+/* sub.c: would looking find something? For who waits. */
+int leat__sub_ready(void *sub);
 /* sub.c, for hand.c */
 int leat__sub_options(struct leat_sub_opts *o, const struct leat_sub_opts *opts);
 struct leat_sub *leat__sub_new(const struct leat_sub_opts *o);
@@ -305,7 +308,13 @@ int leat__list_page(struct leat *l, struct leat__errand *r, int64_t ns, const st
 /* domain.c: another connection to the same broker. */
 int leat__open_at(struct leat *l, struct leat **ret);
 
-/* watch.c: close them all; in a forked child, their descriptors. */
+/* set.c: what it was for is being closed; NULL is fine. */
+void leat__member_remove(struct leat__member *m);
+
+/* watch.c: where its member of a set is known. */
+struct leat_watch;
+struct leat__member **leat__watch_member(struct leat_watch *w);
+/* Close them all; in a forked child, their descriptors. */
 void leat__watches_close(struct leat *l);
 void leat__watches_forked(struct leat *l);
 
@@ -322,15 +331,23 @@ void leat__queue_end(struct leat_queue *q);
 int leat__queue_wants(const struct leat_sub *s, const struct leat__wire_ring *w);
 /* Has its group done with this one? */
 int leat__queue_over(struct leat_sub *s, struct leat__attached *a);
+/* Would taking find something? */
+int leat__queue_ready(void *queue);
+/* The same without a look at the broker, and also: is nobody on watch? For the helper thread. */
+int leat__queue_due(const struct leat_queue *q);
+/* Begin to wait in a way of one's own: on which bells (at most LEAT__BELLS). And be done with it. */
+unsigned leat__queue_listen(struct leat_queue *q, uint32_t **bells);
+void leat__queue_hush(struct leat_queue *q);
+struct leat_sub *leat__queue_sub(const struct leat_queue *q);
 /* Its publisher (@a may be NULL) died on the way to another. */
 void leat__queue_thaw(struct leat_sub *s, const struct leat__attached *a);
 
-/* poll.c: the subscriber looked and found nothing; arm its descriptor. 1: there is something now. */
+/* poll.c: the subscriber (or worker) looked and found nothing; arm its descriptor. 1: there is something now. */
 int leat__pollable_arm(struct leat_sub *s);
-/* Its ring table changes: the helper thread must not look at it any more. */
+/* Its ring table changes, or the worker takes: the helper thread must not look at it any more. */
 void leat__pollable_disarm(struct leat_sub *s);
 void leat__pollable_end(struct leat_sub *s);
-void leat__poller_end(struct leat *l);
-void leat__poller_forked(struct leat *l);
+void leat__pollers_end(struct leat *l);
+void leat__pollers_forked(struct leat *l);
 
 #endif

@@ -274,6 +274,8 @@ int leat_call_wait(struct leat_client *c, struct leat_answer *ret, int64_t timeo
 	int e;
 
 	let_go(c);
+	for (int i = 0; !c->waited && i < LEAT__PATIENCE && next(c, ret, 0) >= 0; i++)
+		; /* what else there is; then the descriptor may rest */
 	if (!c->waited)
 		return leat__say(-ENOENT, "wait for a call: none is under way");
 	e = end_of_call(c, ret, timeout_ns ? leat__deadline(timeout_ns) : 0, -2);

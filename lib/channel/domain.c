@@ -111,7 +111,7 @@ static void domain_forked(struct leat__handle *h)
 	/* Another thread may have held it: nobody will let go of it in this process. */
 	pthread_mutex_init(&l->list_lock, NULL);
 	pthread_mutex_init(&l->lock, NULL);
-	leat__poller_forked(l);
+	leat__pollers_forked(l);
 }
 
 /* ---- open, close ---- */
@@ -227,7 +227,7 @@ void leat_close(struct leat *l)
 		leat_sub_close(leat__container(l->subs, struct leat_sub, node));
 	while (l->pubs)
 		leat_pub_close(leat__container(l->pubs, struct leat_pub, node));
-	leat__poller_end(l);
+	leat__pollers_end(l);
 	if (!l->gone)
 		leat__handle_remove(&l->handle);
 	leat__disconnect(l);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Descriptors for event loops: one helper thread per struct leat, started by the first leat_sub_fd(),
- * that sleeps on the bells of armed subscribers and turns them into eventfds. A subscriber is armed
+ * Descriptors for event loops: a helper thread per hundred of them, the first one started by the first
+ * leat_sub_fd(), that sleeps on the bells of armed subscribers and workers and turns them into eventfds. One is armed
  * when it was found empty; its eventfd stays readable from then until it is found empty again.
  */
 #include <errno.h>
@@ -13,13 +13,14 @@
 #include "base/base.h"
 #include "channel/channel.h"
 
-#define WAITV_MAX   128
+#define MOST        100 /* a thread's: their bells and its own have to fit one futex_waitv() */
 #define FIRST_NS    UINT64_C(50000)     /* as in bell.c: outlasts a notifier's store buffer */
 #define SLICE_NS    UINT64_C(100000000)
 #define FALLBACK_NS UINT64_C(1000000)   /* without futex_waitv, or with too many: look so often */
 
 struct leat__pollable {
 	struct leat__pollable *next;
+	struct leat__poller *by;
 	struct leat_sub *s;
 	int efd;
 	int armed, fresh;
@@ -37,6 +38,8 @@ struct leat__pollable {
 };
 
 struct leat__poller {
+	struct leat__poller *next;
+	unsigned n;
 	pthread_t thread;
 	pthread_mutex_t lock;
 	uint32_t kick;
@@ -50,12 +53,16 @@ static void signal_fd(struct leat__pollable *p)
 	uint64_t one = 1;
 
 	p->armed = 0;
+	if (p->s->queue)
+		leat__queue_hush(p->s->queue);
 	while (write(p->efd, &one, sizeof(one)) < 0 && errno == EINTR)
 		;
 }
 
 static int due(const struct leat__pollable *p)
 {
+	if (p->s->queue && leat__queue_due(p->s->queue))
+		return 1;
 	for (uint32_t i = 0; i < p->n; i++)
 		if (leat__reader_ready(p->at[i].r, p->at[i].pos))
 			return 1;
@@ -87,7 +94,7 @@ static unsigned collect(struct leat__poller *po, struct leat__waitv *v, int *fre
 		*fresh |= p->fresh;
 		p->fresh = 0;
 		for (unsigned i = 0; i < p->n_bells; i++, n++)
-			if (n < WAITV_MAX)
+			if (n < LEAT__WAITV_MAX)
 				v[n] = leat__waitv(p->bells[i], seen[i]);
 	}
 	return n;
@@ -95,7 +102,7 @@ static unsigned collect(struct leat__poller *po, struct leat__waitv *v, int *fre
 
 static void sleep_on(struct leat__poller *po, struct leat__waitv *v, unsigned n, uint32_t kick, uint64_t ns)
 {
-	if (n < WAITV_MAX) {
+	if (n < LEAT__WAITV_MAX) {
 		v[n] = leat__waitv(&po->kick, kick);
 		if (leat__futex_waitv(v, n + 1, ns) != -ENOSYS)
 			return;
@@ -106,7 +113,7 @@ static void sleep_on(struct leat__poller *po, struct leat__waitv *v, unsigned n,
 static void *run(void *arg)
 {
 	struct leat__poller *po = arg;
-	struct leat__waitv v[WAITV_MAX];
+	struct leat__waitv v[LEAT__WAITV_MAX];
 
 	pthread_mutex_lock(&po->lock);
 	while (!po->stop) {
@@ -129,14 +136,22 @@ static void kick(struct leat__poller *po)
 	leat__futex_wake(&po->kick, 1);
 }
 
-static int poller_start(struct leat *l)
+/* One that has room, with the lists locked. NULL with the reason in *err. */
+static struct leat__poller *poller_for(struct leat *l, int *err)
 {
-	struct leat__poller *po = calloc(1, sizeof(*po));
+	struct leat__poller *po = l->pollers;
 	sigset_t all, old;
 	int e;
 
-	if (!po)
-		return leat__say(-ENOMEM, "descriptor of a subscriber: no memory");
+	while (po && po->n == MOST)
+		po = po->next;
+	if (po)
+		return po;
+	po = calloc(1, sizeof(*po));
+	if (!po) {
+		*err = leat__say(-ENOMEM, "descriptor of a subscriber: no memory");
+		return NULL;
+	}
 	po->l = l;
 	pthread_mutex_init(&po->lock, NULL);
 	sigfillset(&all);
@@ -145,42 +160,46 @@ static int poller_start(struct leat *l)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (e) {
 		free(po);
-		return leat__fail(-e, "descriptor of a subscriber: start its thread: %s", strerror(e));
+		*err = leat__fail(-e, "descriptor of a subscriber: start its thread: %s", strerror(e));
+		return NULL;
 	}
-	l->poller = po;
-	return 0;
+	po->next = l->pollers;
+	l->pollers = po;
+	return po;
 }
 
 int leat__pollable_arm(struct leat_sub *s)
 {
 	struct leat__pollable *p = s->pollable;
-	struct leat__poller *po = s->l->poller;
+	struct leat__poller *po = p->by;
 	uint64_t count;
-	int now;
+	int now, short_of;
 
 	pthread_mutex_lock(&po->lock);
 	if (read(p->efd, &count, sizeof(count)) < 0) {
 		/* EAGAIN: it was not signalled. */
 	}
-	if (s->n > p->room) {
-		struct at *at = realloc(p->at, s->n * sizeof(*at));
+	p->n = s->queue ? 0 : s->n;
+	if (p->n > p->room) {
+		struct at *at = realloc(p->at, p->n * sizeof(*at));
 
 		if (at) {
 			p->at = at;
-			p->room = s->n;
+			p->room = p->n;
 		}
 	}
-	p->n = s->n < p->room ? s->n : p->room;
+	short_of = p->n > p->room;
+	p->n = short_of ? p->room : p->n;
 	for (uint32_t i = 0; i < p->n; i++)
 		p->at[i] = (struct at){&s->rings[i]->r, s->rings[i]->r.pos};
-	p->n_bells = leat__sub_bells(s, p->bells);
+	p->n_bells = s->queue ? leat__queue_listen(s->queue, p->bells) : leat__sub_bells(s, p->bells);
 	p->epoch_now = s->epoch_now;
 	p->epoch = s->epoch;
 	p->tie = s->seat->tie;
 	p->armed_at = leat__now();
 	p->retry_at = s->retry_at;
 	/* Too little memory to watch them all: readable always is the honest answer. */
-	now = due(p) || p->n < s->n;
+	now = due(p) || short_of;
 	if (now) {
 		signal_fd(p);
 	} else {
@@ -188,12 +207,12 @@ int leat__pollable_arm(struct leat_sub *s)
 		kick(po);
 	}
 	pthread_mutex_unlock(&po->lock);
-	return now && p->n == s->n;
+	return now && !short_of;
 }
 
 void leat__pollable_disarm(struct leat_sub *s)
 {
-	struct leat__poller *po = s->l->poller;
+	struct leat__poller *po = s->pollable->by;
 
 	pthread_mutex_lock(&po->lock);
 	if (s->pollable->armed)
@@ -203,6 +222,7 @@ void leat__pollable_disarm(struct leat_sub *s)
 
 int leat_sub_fd(struct leat_sub *s)
 {
+	struct leat__poller *po;
 	struct leat__pollable *p;
 	int e = 0;
 
@@ -219,8 +239,9 @@ int leat_sub_fd(struct leat_sub *s)
 	if (p->efd < 0)
 		e = leat__fail(-errno, "descriptor of a subscriber: eventfd: %s", strerror(errno));
 	pthread_mutex_lock(&s->l->list_lock);
-	if (e == 0 && !s->l->poller)
-		e = poller_start(s->l);
+	po = e == 0 ? poller_for(s->l, &e) : NULL;
+	if (po)
+		po->n++;
 	pthread_mutex_unlock(&s->l->list_lock);
 	if (e < 0) {
 		if (p->efd >= 0)
@@ -229,22 +250,29 @@ int leat_sub_fd(struct leat_sub *s)
 		return e;
 	}
 	p->s = s;
-	pthread_mutex_lock(&s->l->poller->lock);
-	p->next = s->l->poller->all;
-	s->l->poller->all = p;
+	p->by = po;
+	pthread_mutex_lock(&po->lock);
+	p->next = po->all;
+	po->all = p;
 	s->pollable = p;
-	pthread_mutex_unlock(&s->l->poller->lock);
+	pthread_mutex_unlock(&po->lock);
 	return p->efd;
 }
 
 void leat__pollable_end(struct leat_sub *s)
 {
 	struct leat__pollable *p = s->pollable, **at;
-	struct leat__poller *po = s->l->poller;
+	struct leat__poller *po;
 
 	if (!p)
 		return;
+	po = p->by;
+	pthread_mutex_lock(&s->l->list_lock);
+	po->n--;
+	pthread_mutex_unlock(&s->l->list_lock);
 	pthread_mutex_lock(&po->lock);
+	if (p->armed && s->queue)
+		leat__queue_hush(s->queue);
 	for (at = &po->all; *at != p; at = &(*at)->next)
 		;
 	*at = p->next;
@@ -258,28 +286,27 @@ void leat__pollable_end(struct leat_sub *s)
 	free(p);
 }
 
-void leat__poller_end(struct leat *l)
+void leat__pollers_end(struct leat *l)
 {
-	struct leat__poller *po = l->poller;
+	while (l->pollers) {
+		struct leat__poller *po = l->pollers;
 
-	if (!po)
-		return;
-	pthread_mutex_lock(&po->lock);
-	po->stop = 1;
-	kick(po);
-	pthread_mutex_unlock(&po->lock);
-	pthread_join(po->thread, NULL);
-	pthread_mutex_destroy(&po->lock);
-	free(po);
-	l->poller = NULL;
+		l->pollers = po->next;
+		pthread_mutex_lock(&po->lock);
+		po->stop = 1;
+		kick(po);
+		pthread_mutex_unlock(&po->lock);
+		pthread_join(po->thread, NULL);
+		pthread_mutex_destroy(&po->lock);
+		free(po);
+	}
 }
 
-void leat__poller_forked(struct leat *l)
+void leat__pollers_forked(struct leat *l)
 {
-	/* The thread is not in this process; its lock may be held for ever. Close what it signalled. */
-	if (!l->poller)
-		return;
-	for (struct leat__pollable *p = l->poller->all; p; p = p->next)
-		close(p->efd);
-	l->poller = NULL;
+	/* The threads are not in this process; their locks may be held for ever. Close what they signalled. */
+	for (struct leat__poller *po = l->pollers; po; po = po->next)
+		for (struct leat__pollable *p = po->all; p; p = p->next)
+			close(p->efd);
+	l->pollers = NULL;
 }

@@ -29,6 +29,7 @@ struct leat_queue {
 	void *copy; /* of one that might be overwritten */
 	struct leat_pub *dead;
 	uint32_t parked;    /* of the group's slot, when we last looked */
+	enum { NOT, WATCHING, PARKED } listening; /* leat__queue_listen(): on watch, or at the group's bell */
 	uint64_t looked_at; /* when that was */
 	uint64_t last_id;   /* and the newest ring then */
 	struct leat_queue_stat st;
@@ -41,13 +42,17 @@ const char *leat__queue_group(const struct leat_queue *q)
 
 /* ---- rings ---- */
 
-static int is_gone(void *arg, uint32_t slot)
+static int is_gone_at(const struct leat__seat *seat, uint32_t slot)
 {
-	const struct leat__seat *seat = arg;
 	uint64_t client = leat__load_acquire(&leat__ctrl_slots(seat->ctrl, &seat->cg)[slot].client);
 
 	/* The broker's word; or, where there is none, the life's. */
 	return !client || (!leat__tied(seat->l, seat->tie) && leat__tie_dead(seat->tie, client));
+}
+
+static int is_gone(void *seat, uint32_t slot)
+{
+	return is_gone_at(seat, slot);
 }
 
 static struct leat__group view(const struct leat__attached *a)
@@ -97,9 +102,9 @@ static struct leat__slot *group_slot(const struct leat_queue *q)
 	return &leat__ctrl_slots(seat->ctrl, &seat->cg)[seat->group];
 }
 
-static int ready(void *arg)
+/* Without a look at the broker. */
+static int has_work(const struct leat_queue *q)
 {
-	struct leat_queue *q = arg;
 	struct leat_sub *s = q->s;
 
 	for (uint32_t i = 0; i < s->n; i++) {
@@ -111,9 +116,14 @@ static int ready(void *arg)
 						    leat__group_quiet(&g)))
 			return 1;
 	}
-	if (leat__load_relaxed(&group_slot(q)->parked) != q->parked)
-		return 1;
-	return leat__sub_stirs(s);
+	return leat__load_relaxed(&group_slot(q)->parked) != q->parked;
+}
+
+int leat__queue_ready(void *queue)
+{
+	struct leat_queue *q = queue;
+
+	return leat__queue_due(q) || leat__sub_stirs(q->s);
 }
 
 /* No longer on watch: let another be. */
@@ -134,14 +144,46 @@ static void leave_watch(struct leat_queue *q)
 static int watch(struct leat_queue *q)
 {
 	struct leat__slot *slot = group_slot(q);
-	struct leat__seat *seat = q->s->seat;
+	const struct leat__seat *seat = q->s->seat;
 	uint32_t me = seat->slot_index + 1, who = leat__load_acquire(&slot->watcher);
 
 	if (who == me)
 		return 1;
-	if (who && who <= seat->cg.n_slots && !is_gone(seat, who - 1))
+	if (who && who <= seat->cg.n_slots && !is_gone_at(seat, who - 1))
 		return 0;
 	return leat__cas(&slot->watcher, who, me);
+}
+
+int leat__queue_due(const struct leat_queue *q)
+{
+	const struct leat__seat *seat = q->s->seat;
+	uint32_t who = q->listening == PARKED ? leat__load_acquire(&group_slot(q)->watcher) : 1;
+
+	return has_work(q) || !who || (who <= seat->cg.n_slots && q->listening == PARKED && is_gone_at(seat, who - 1));
+}
+
+unsigned leat__queue_listen(struct leat_queue *q, uint32_t **bells)
+{
+	q->listening = watch(q) ? WATCHING : PARKED;
+	if (q->listening == WATCHING)
+		return leat__sub_bells(q->s, bells);
+	leat__fetch_add(&group_slot(q)->sleepers, 1u);
+	bells[0] = &group_slot(q)->bell;
+	return 1;
+}
+
+void leat__queue_hush(struct leat_queue *q)
+{
+	if (q->listening == WATCHING)
+		leave_watch(q);
+	else if (q->listening == PARKED)
+		leat__fetch_add(&group_slot(q)->sleepers, UINT32_MAX);
+	q->listening = NOT;
+}
+
+struct leat_sub *leat__queue_sub(const struct leat_queue *q)
+{
+	return q->s;
 }
 
 /* 0 there may be something; -ETIMEDOUT. */
@@ -155,13 +197,13 @@ static int wait(struct leat_queue *q, uint64_t deadline)
 
 	if (watch(q)) {
 		n = leat__sub_bells(q->s, bells);
-		return leat__bells_wait(bells, n, &q->s->spin, ready, q, leat__min(deadline, leat__now() + SLICE_NS));
+		return leat__bells_wait(bells, n, &q->s->spin, leat__queue_ready, q, leat__min(deadline, leat__now() + SLICE_NS));
 	}
 	seen = leat__load_acquire(&slot->bell);
 	leat__fetch_add(&slot->sleepers, 1u);
 	now = leat__now();
 	/* Whoever leaves the watch moves the bell, after it has left. */
-	if (!ready(q) && !watch(q))
+	if (!leat__queue_ready(q) && !watch(q))
 		e = now >= deadline ? -ETIMEDOUT : leat__futex_wait(&slot->bell, seen, leat__min(deadline - now, SLICE_NS));
 	leat__fetch_add(&slot->sleepers, UINT32_MAX);
 	return e;
@@ -306,8 +348,11 @@ static int next(struct leat_queue *q, int64_t timeout_ns)
 			return e;
 		if (ended(s))
 			return leat__say(-ENODATA, "the publishers have ended and all their messages are done");
-		if (!timeout_ns)
+		if (!timeout_ns) {
+			if (s->pollable && leat__pollable_arm(s))
+				continue;
 			return leat__say(-EAGAIN, "no message waits");
+		}
 		if (!deadline)
 			deadline = leat__deadline(timeout_ns);
 		else if (leat__now() >= deadline)
@@ -357,6 +402,8 @@ int leat_queue_take(struct leat_queue *q, const void **ret, struct leat_work *wo
 		return parents();
 	if (q->at)
 		return leat__say(-EBUSY, "take: a message is in hand already: ack or nack it first");
+	if (q->s->pollable)
+		leat__pollable_disarm(q->s);
 	for (;;) {
 		e = next(q, timeout_ns);
 		leave_watch(q);
@@ -496,6 +543,11 @@ void leat__queue_end(struct leat_queue *q)
 		leave_watch(q);
 	leat_pub_close(q->dead);
 	free(q);
+}
+
+int leat_queue_fd(struct leat_queue *q)
+{
+	return leat_sub_fd(q->s);
 }
 
 void leat_queue_close(struct leat_queue *q)

@@ -66,9 +66,9 @@ static int look(struct leat_sub *s)
 	return 0;
 }
 
-static int ready(void *arg)
+int leat__sub_ready(void *sub)
 {
-	struct leat_sub *s = arg;
+	struct leat_sub *s = sub;
 
 	for (uint32_t i = 0; i < s->n; i++)
 		if (leat__reader_ready(&s->rings[i]->r, s->rings[i]->r.pos))
@@ -145,7 +145,7 @@ static int next(struct leat_sub *s, int64_t timeout_ns)
 		else if (leat__now() >= deadline) /* woken, and woken again, for nothing */
 			return leat__say(-ETIMEDOUT, "no message came in time");
 		n = leat__sub_bells(s, bells);
-		e = leat__bells_wait(bells, n, &s->spin, ready, s, deadline);
+		e = leat__bells_wait(bells, n, &s->spin, leat__sub_ready, s, deadline);
 		if (e < 0)
 			return leat__say(e, "no message came in time");
 	}

@@ -291,6 +291,7 @@ void leat_sub_close(struct leat_sub *s)
 		leat__hand_sub_close(s);
 		return;
 	}
+	leat__member_remove(s->member);
 	leat__pollable_end(s);
 	if (s->queue)
 		leat__queue_end(s->queue);

@@ -33,6 +33,7 @@ struct name {
 struct leat_watch {
 	struct leat__node node;
 	struct leat *l, *own; /* own: the connection */
+	struct leat__member *member; /* of the set that it is in; NULL */
 	char *prefix;
 	struct name **names; /* in order */
 	size_t n, room;
@@ -450,6 +451,7 @@ void leat_watch_close(struct leat_watch *w)
 {
 	if (!w)
 		return;
+	leat__member_remove(w->member);
 	leat__shut(w->l, &w->node);
 	close_descriptors(w);
 	if (w->own)
@@ -462,6 +464,11 @@ void leat_watch_close(struct leat_watch *w)
 	free(w->names);
 	free(w->prefix);
 	free(w);
+}
+
+struct leat__member **leat__watch_member(struct leat_watch *w)
+{
+	return &w->member;
 }
 
 void leat__watches_close(struct leat *l)

@@ -18,6 +18,7 @@
 #define STEP_NS    UINT64_C(5000000) /* a timer below the kernel's tick costs 3.5 us of 17 here */
 #define LONGEST_NS UINT64_C(400000000) /* waking from idle costs 70 us here: ten a second are too many */
 #define SPIN_NS    UINT64_C(20000)
+#define ALONE_NS   UINT64_C(1000000) /* one word stands for all where several cannot be slept on: look so often */
 #define MISSES     64 /* a window that does not pay is tried again after so many sleeps */
 
 #ifndef LEAT__FIRST_SLEEP_NS /* a test builds this file without the first, short sleep */
@@ -27,7 +28,6 @@
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449
 #endif
-#define WAITV_MAX 8
 
 #ifdef SYS_futex_time64
 #define FUTEX_CALL SYS_futex_time64
@@ -69,7 +69,7 @@ int leat__futex_waitv(struct leat__waitv *v, unsigned n, uint64_t ns)
 /* Sleep on one word, or on several where that is possible, else for a moment. */
 static int sleep_on(uint32_t *const *bells, const uint32_t *seen, unsigned n, uint64_t ns)
 {
-	struct leat__waitv v[WAITV_MAX];
+	struct leat__waitv v[LEAT__WAITV_MAX];
 	int r;
 
 	if (n == 1)
@@ -77,7 +77,7 @@ static int sleep_on(uint32_t *const *bells, const uint32_t *seen, unsigned n, ui
 	for (unsigned i = 0; i < n; i++)
 		v[i] = leat__waitv(bells[i], seen[i]);
 	r = leat__futex_waitv(v, n, ns);
-	return r == -ENOSYS ? leat__futex_wait(bells[0], seen[0], leat__min(ns, STEP_NS)) : r;
+	return r == -ENOSYS ? leat__futex_wait(bells[0], seen[0], leat__min(ns, ALONE_NS)) : r;
 }
 
 void leat__futex_wake(uint32_t *word, int n)
@@ -177,7 +177,7 @@ int leat__bells_wait(uint32_t *const *bells, unsigned n, struct leat__spin *spin
 	int r = spin_for(spin, cond, arg, deadline), f, busy = spin && !spin->alone;
 	uint64_t slice = SLICE_NS;
 	uint32_t armed = 0; /* the word under which we have slept already */
-	uint32_t seen[WAITV_MAX];
+	uint32_t seen[LEAT__WAITV_MAX];
 
 	while (!r) {
 		uint64_t left, now, slept;

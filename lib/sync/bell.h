@@ -55,6 +55,7 @@ static inline int leat__bell_notify(uint32_t *bell)
 }
 
 /* The same on several bells at once, of which any may ring; at most LEAT__WAITV_MAX. */
+enum { LEAT__WAITV_MAX = 128 }; /* the kernel's */
 int leat__bells_wait(uint32_t *const *bells, unsigned n, struct leat__spin *spin, leat__cond_fn *cond,
 		     void *arg, uint64_t deadline);
 
