@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 enum wait { SPIN, SLEEP, DEFAULT }; /* poll; block at once; as the peer comes out of its box */
-enum work { PINGPONG, ONEWAY, NOBODY, FANOUT, FANIN, QUEUE, RPC, OVERWRITE, LATEST, ATTACH, REGISTER, WORKLOAD, FILES };
+enum work { PINGPONG, ONEWAY, NOBODY, FANOUT, FANIN, QUEUE, RPC, SETS, NAMES, OVERWRITE, LATEST, ATTACH, REGISTER, WORKLOAD, FILES };
 
 struct result {
 	uint64_t count;

@@ -85,7 +85,7 @@ for group, content in groups.items():
         peers = row["peers"]
         limits = [p for p in peers if p["kind"] == "limit" and p["ns"] > 0]
         base = next((p for p in limits if p["peer"] != "memcpy alone"), None) or min(peers, key=lambda p: p["ns"])
-        latency = group in ("pingpong", "rpc", "attach", "latest") and any(p["p99"] for p in peers)
+        latency = group in ("pingpong", "rpc", "sets", "names", "attach", "latest") and any(p["p99"] for p in peers)
         say(f"\n### {row['row']} ({row['place']}, medians of {min(p['cells'] for p in peers)} or more)\n")
         rate = group in ("oneway", "fanin", "nobody")
         head = f"| x {base['peer']} | | ns |"

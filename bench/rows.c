@@ -47,6 +47,11 @@ const struct row bench_rows[] = {
 	{"call 64 B, sleeping", "rpc", RPC, SLEEP, 64, 0, 2, 0, 0, 0, NULL},
 	{"call 4 KiB, spinning", "rpc", RPC, SPIN, 4096, 0, 2, 0, 0, 0, NULL},
 	{"call 64 B, 32 clients", "rpc", RPC, DEFAULT, 64, 0, 33, 0, 0, 0, NULL},
+	{"woken in leat_recv", "sets", SETS, DEFAULT, 64, 0, 2, 0, 0, 0, NULL},
+	{"woken in a set of 8", "sets", SETS, DEFAULT, 64, 0, 2, 8, 0, 0, NULL},
+	{"woken in a set of 8 and a descriptor", "sets", SETS, DEFAULT, 64, 0, 2, -8, 0, 0, NULL},
+	{"woken in a set of 1000", "sets", SETS, DEFAULT, 64, 0, 2, 1000, 0, 0, NULL},
+	{"a name comes: to who watches", "names", NAMES, DEFAULT, 64, 0, 2, 0, 0, 0, NULL},
 	{"overwrite, 2 observers", "overwrite", OVERWRITE, SPIN, 64, 65536, 3, 0, 0, 0, NULL},
 	{"latest 64 B, unchanged", "latest", LATEST, SPIN, 64, 0, 2, 0, 1, 0, NULL},
 	{"latest 64 B, changed", "latest", LATEST, SPIN, 64, 0, 2, 1, 1, 0, NULL},
@@ -76,6 +81,8 @@ PEER(bench_fanout);
 PEER(bench_fanin);
 PEER(bench_queue);
 PEER(bench_rpc);
+PEER(bench_sets);
+PEER(bench_names);
 PEER(bench_overwrite);
 PEER(bench_latest);
 PEER(bench_attach);
@@ -104,7 +111,7 @@ PEER(bench_dbus);
 const struct peer *const bench_peers[] = {
 	&bench_line, &bench_hand, &bench_futex, &bench_memcpy,
 	&bench_leat, &bench_leat_in_place, &bench_leat_batched,
-	&bench_fanout, &bench_fanin, &bench_queue, &bench_rpc, &bench_overwrite, &bench_latest, &bench_attach, &bench_register, &bench_loads,
+	&bench_fanout, &bench_fanin, &bench_queue, &bench_rpc, &bench_sets, &bench_names, &bench_overwrite, &bench_latest, &bench_attach, &bench_register, &bench_loads,
 	&bench_file_leat, &bench_file_kept, &bench_file_write, &bench_file_stdio, &bench_file_mmap,
 	&bench_pipe, &bench_stream, &bench_seqpacket, &bench_mq, &bench_sysv,
 	&bench_boost_mq, &bench_boost_spsc, &bench_ck, &bench_qb, &bench_zmq, &bench_nng, &bench_iceoryx,

@@ -328,6 +328,136 @@ static void rpc(struct cell *c, int side)
 
 const struct peer bench_rpc = {.name = "leat", .kind = "leat", .works = 1 << RPC, .waits = ALL, .run = rpc};
 
+/* ---- one of many: the variant is how many members; below 0, and a descriptor; 0: no set, but leat_recv() ---- */
+
+enum { APART_NS = 60000, TIMES = 4096 };
+
+static uint32_t times[TIMES];
+static size_t n_times;
+
+/* Since @from until the other side has answered @say: keep how long. */
+static void time_answer(struct cell *c, uint64_t from, uint64_t say)
+{
+	while (__atomic_load_n(&c->sh->pong, __ATOMIC_ACQUIRE) != say && !bench_failed(c))
+		bench_pause();
+	times[n_times++ % TIMES] = (uint32_t)(bench_now() - from);
+}
+
+static void report_times(struct cell *c)
+{
+	bench_quantiles(&c->sh->result, times, n_times < TIMES ? n_times : TIMES, 1);
+	c->sh->result.count = n_times;
+}
+
+static int set_of(struct cell *c, int n, struct leat_set **set)
+{
+	struct leat_sub_opts o = {.struct_size = sizeof(o), .max_publishers = 1, .max_subscribers = 1};
+	char name[64];
+
+	if (setup(c, leat_open(NULL, &l)) < 0 || setup(c, leat_set_open(set)) < 0)
+		return -1;
+	for (int i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "%s/%d", c->name, i);
+		if (setup(c, leat_sub_open(l, name, &o, &sub)) < 0 || setup(c, leat_set_add_sub(*set, sub, sub)) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static void sets(struct cell *c, int side)
+{
+	static struct leat_pub *pubs[1000];
+	int n = c->variant < 0 ? -c->variant : c->variant ? c->variant : 1, e;
+	uint64_t out[512], in[512], seq = 1, end, until;
+	struct leat_pub_opts o = {.struct_size = sizeof(o), .capacity = 4096};
+	struct leat_set *set;
+	struct leat_ready ready;
+	char name[64];
+	int fds[2];
+
+	if (side) {
+		if (set_of(c, n, &set) < 0)
+			return;
+		if (c->variant < 0 && (pipe2(fds, O_CLOEXEC) < 0 || setup(c, leat_set_add_fd(set, fds[0], 1, NULL)) < 0))
+			return;
+		bench_meet(c);
+		while (!stopped(c)) {
+			e = c->variant ? leat_set_wait(set, &ready, 1, SEC / 10) : 0;
+			while (e >= 0 && (e = leat_recv(c->variant ? ready.data : sub, in, sizeof(in), NULL, c->variant ? 0 : SEC / 10)) == 0)
+				__atomic_store_n(&c->sh->pong, in[0], __ATOMIC_RELEASE);
+			if (e != -EAGAIN && e != -ETIMEDOUT)
+				bench_fail(c, "%s", leat_why());
+		}
+		bench_meet(c);
+		return;
+	}
+	if (setup(c, leat_open(NULL, &l)) < 0)
+		return;
+	for (int i = 0; i < n; i++) {
+		snprintf(name, sizeof(name), "%s/%d", c->name, i);
+		if (setup(c, leat_pub_open(l, name, &o, &pubs[i])) < 0)
+			return;
+	}
+	bench_meet(c);
+	end = bench_now() + (uint64_t)c->span_ns;
+	for (; bench_now() < end && !bench_failed(c); seq++) {
+		for (until = bench_now() + APART_NS; bench_now() < until;)
+			;
+		bench_fill(out, c->size, seq);
+		until = bench_now();
+		setup(c, leat_send(pubs[seq * 7 % (uint64_t)n], out, c->size, SEC));
+		time_answer(c, until, seq);
+	}
+	report_times(c);
+	stop(c);
+	bench_meet(c);
+}
+
+const struct peer bench_sets = {.name = "leat", .kind = "leat", .works = 1 << SETS, .waits = ALL, .run = sets};
+
+/* ---- names: from a publisher's opening until somebody who watches has been told ---- */
+
+static void names(struct cell *c, int side)
+{
+	struct leat_event ev = {.struct_size = sizeof(ev)};
+	struct leat_watch *w;
+	uint64_t seq = 1, end, from;
+	int e;
+
+	if (setup(c, leat_open(NULL, &l)) < 0)
+		return;
+	if (side) {
+		if (setup(c, leat_watch(l, c->name, &w)) < 0)
+			return;
+		while (ev.kind != LEAT_SYNCED && setup(c, leat_watch_next(w, &ev, SEC)) == 0)
+			;
+		bench_meet(c);
+		while (!stopped(c)) {
+			e = leat_watch_next(w, &ev, SEC / 10);
+			if (e == 0 && ev.kind == LEAT_CAME)
+				__atomic_store_n(&c->sh->pong, ++seq, __ATOMIC_RELEASE);
+			if (e < 0 && e != -ETIMEDOUT)
+				bench_fail(c, "%s", leat_why());
+		}
+		bench_meet(c);
+		return;
+	}
+	bench_meet(c);
+	for (end = bench_now() + (uint64_t)c->span_ns; bench_now() < end && !bench_failed(c);) {
+		from = bench_now();
+		if (open_pub(c, c->name, (struct leat_pub_opts){.capacity = 4096}) < 0)
+			break;
+		time_answer(c, from, ++seq);
+		leat_pub_close(pub);
+		setup(c, leat_remove(l, c->name));
+	}
+	report_times(c);
+	stop(c);
+	bench_meet(c);
+}
+
+const struct peer bench_names = {.name = "leat", .kind = "leat", .works = 1 << NAMES, .waits = ALL, .run = names};
+
 /* ---- overwriting, with observers that cannot keep up ---- */
 
 static void overwrite(struct cell *c, int side)

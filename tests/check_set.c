@@ -166,6 +166,46 @@ START_TEST(and_descriptors)
 }
 END_TEST
 
+START_TEST(one_whose_publishers_have_ended_rests)
+{
+	struct leat *l = (broker_start(NULL), broker_open());
+	struct leat_set *set = set_new();
+	struct leat_ready r;
+	struct leat_queue *q;
+	struct leat_pub *p;
+	struct leat_sub *s;
+	const void *job;
+	int pipe_[2];
+	char buf[8];
+
+	ok(pipe2(pipe_, O_CLOEXEC));
+	ok(leat_sub_open(l, "x", OPTS(leat_sub_opts, .flags = LEAT_UNTIL_ENDED), &s));
+	ok(leat_queue_open(l, "x", "all", OPTS(leat_queue_opts, .flags = LEAT_UNTIL_ENDED), &q));
+	ok(leat_set_add_sub(set, s, s));
+	ok(leat_set_add_queue(set, q, q));
+	if (_i)
+		ok(leat_set_add_fd(set, pipe_[0], POLLIN, NULL));
+	for (int i = 0; i < 20; i++) {
+		p = publisher(l, "x");
+		ok(leat_send(p, "x", 1, SEC));
+		leat_pub_close(p);
+		eventually(leat_recv(s, buf, sizeof(buf), NULL, 0) == -ENODATA);
+		eventually((leat_queue_take(q, &job, NULL, 0) == 0 ? leat_queue_ack(q) : 0, leat_queue_take(q, &job, NULL, 0)) ==
+			   -ENODATA);
+		/* Once more each, at most: then there is no end of it. */
+		for (int k = 0; leat_set_wait(set, &r, 1, 10 * MS) > 0; k++) {
+			ck_assert_int_lt(k, 8);
+			leat_recv(s, buf, sizeof(buf), NULL, 0);
+			leat_queue_take(q, &job, NULL, 0);
+		}
+	}
+	close(pipe_[0]);
+	close(pipe_[1]);
+	leat_close(l);
+	leat_set_close(set);
+}
+END_TEST
+
 START_TEST(a_watch)
 {
 	struct leat *l = (broker_start("--linger", "0", NULL), broker_open());
@@ -548,6 +588,7 @@ int main(void)
 
 	test(tc, subscribers_workers_servers_and_clients);
 	test(tc, and_descriptors);
+	tcase_add_loop_test(tc, one_whose_publishers_have_ended_rests, 0, 2);
 	test(tc, a_watch);
 	test(tc, errors);
 	test(tc, a_forked_child_has_no_part_in_it);

@@ -104,6 +104,28 @@ START_TEST(first_all_names_there_are_then_what_becomes_of_them)
 }
 END_TEST
 
+START_TEST(what_was_so_before_it_was_listed_is_no_news)
+{
+	struct leat *l = (broker_start("--linger", "0", NULL), broker_open());
+	struct leat_watch *w = watch(l, NULL); /* lists when it is first asked */
+	struct leat_sub *s = subscriber(l, "a");
+
+	leat_sub_close(s);
+	leat_sub_close(subscriber(l, "b"));
+	s = subscriber(l, "a");
+	expect(w, LEAT_CAME, "a", 0, 1);
+	expect(w, LEAT_SYNCED, "", 0, 0);
+	/* Of b, which it had not heard of, it may hear: it came and went. */
+	expect(w, LEAT_CAME, "b", 0, 1);
+	expect(w, LEAT_CHANGED, "b", 0, 0);
+	expect(w, LEAT_GONE, "b", 0, 0);
+	expect_nothing(w, 20 * MS);
+	leat_sub_close(s);
+	expect(w, LEAT_CHANGED, "a", 0, 0);
+	leat_close(l);
+}
+END_TEST
+
 START_TEST(a_prefix_is_all_that_is_told)
 {
 	static const char *const names[] = {"a", "a/1", "a/2", "ab", "b", "b/a"};
@@ -305,16 +327,12 @@ START_TEST(who_was_too_slow_is_told_how_it_ended)
 			publisher(l, "stays");
 	}
 	subscriber(l, "last");
-	/* One page may have been on its way already, when the second was not yet asked for. */
-	for (;;) {
-		struct leat_event ev = next(w);
-
-		if (ev.kind == LEAT_CAME && !strcmp(ev.name, "last"))
-			break;
-	}
-	for (struct leat_event ev = {.struct_size = sizeof(ev)}; leat_watch_next(w, &ev, 20 * MS) == 0;)
-		ck_assert_str_eq(ev.name, "stays");
-	(void)stays;
+	expect(w, LEAT_GONE, "goes", 0, 0); /* in order of names */
+	expect(w, LEAT_CAME, "last", 0, 1);
+	expect(w, LEAT_CHANGED, "stays", 1, 1);
+	expect_nothing(w, 20 * MS);
+	leat_sub_close(stays);
+	expect(w, LEAT_CHANGED, "stays", 1, 0);
 	leat_close(l);
 }
 END_TEST
@@ -552,7 +570,7 @@ START_TEST(the_broker_keeps_nothing_for_those_who_left)
 			next(w);
 		leat_watch_close(w);
 	}
-	eventually(count_fds_of(broker_pid()) == before);
+	eventually(count_fds_of(broker_pid()) <= before); /* the first one's connection may still count in it */
 	leat_close(l);
 }
 END_TEST
@@ -563,6 +581,7 @@ int main(void)
 	TCase *tc = leak_checked(s, "watch", 60);
 
 	test(tc, first_all_names_there_are_then_what_becomes_of_them);
+	test(tc, what_was_so_before_it_was_listed_is_no_news);
 	test(tc, a_prefix_is_all_that_is_told);
 	test(tc, a_thousand_names_are_listed_in_order);
 	test(tc, its_descriptor_tells_when_to_look);

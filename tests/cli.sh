@@ -103,6 +103,56 @@ s = json.load(sys.stdin); assert s['sent'] == 3 and s['peers'][0]['role'] == 'en
   grep -q 'no/such/channel' "$dir/err"
 }
 
+t ls_watch_tells_what_comes_changes_and_goes
+ls_watch_tells_what_comes_changes_and_goes() {
+  local x; x=$(name)
+  leat pub --message m "$x/1" || return 1
+  "$LEAT_CMD" ls --watch --json "$x/" > "$dir/events" & local w=$!
+  for _ in $(seq 500); do grep -q synced "$dir/events" && break; sleep 0.01; done
+  leat pub --message m "$x/2" || return 1
+  leat pub --message m "${x}elsewhere" || return 1
+  leat rm "$x/2" || return 1
+  for _ in $(seq 500); do grep -q gone "$dir/events" && break; sleep 0.01; done
+  kill $w; wait $w || return 1
+  python3 -c "
+import json, sys
+got = [(e['event'], e.get('name', '')[len('$x/'):], e.get('publishers')) for e in map(json.loads, sys.stdin)]
+want = [('came', '1', 0), ('synced', '', None), ('came', '2', 1), ('changed', '2', 0), ('gone', '2', 0)]
+assert got == want, got" < "$dir/events" || return 1
+  "$LEAT_CMD" ls --watch "$x/" > "$dir/events" & w=$!
+  for _ in $(seq 500); do grep -q "^came  *$x/1 " "$dir/events" && break; sleep 0.01; done
+  kill $w; wait $w || return 1
+  [ "$(sed -n 1p "$dir/events" | xargs)" = "EVENT NAME PUBS SUBS" ] && [ "$(wc -l < "$dir/events")" = 2 ]
+}
+
+t sub_takes_a_pattern
+sub_takes_a_pattern() {
+  local x; x=$(name)
+  leat pub --message before "$x/old" || return 1
+  "$LEAT_CMD" sub --names --timeout 20 --count 6 "$x/*" > "$dir/out" & local s=$!
+  for _ in $(seq 500); do leat stat "$x/old" | grep -q subscriber && break; sleep 0.01; done
+  seq 3 | leat pub "$x/a" || return 1        # nobody waits for us: what came before we knew of it is there, too
+  seq 4 5 | leat pub "$x/b/c" || return 1
+  leat pub --message elsewhere "${x}b" || return 1
+  leat pub --message again "$x/old" || return 1
+  wait $s || return 1
+  sort "$dir/out" > "$dir/sorted"
+  printf '%s\t%s\n' "$x/a" 1 "$x/a" 2 "$x/a" 3 "$x/b/c" 4 "$x/b/c" 5 "$x/old" again | sort | cmp - "$dir/sorted" || return 1
+  # All there is, to its end.
+  leat sub --from oldest --until-ended --timeout 20 "$x/*" > "$dir/out" || return 1
+  [ "$(wc -l < "$dir/out")" = 7 ] || { cat "$dir/out"; return 1; }
+  want 4 leat sub --timeout 0.1 "$x/none/*" || return 1
+  want 2 leat sub --names --raw "$x/*" 2>/dev/null || return 1
+  # It lets go of what has ended.
+  "$LEAT_CMD" sub "$x/*" > "$dir/out" & s=$!
+  for _ in $(seq 500); do leat stat "$x/a" | grep -q subscriber && break; sleep 0.01; done
+  leat pub --message last "$x/a" || return 1
+  for _ in $(seq 500); do leat stat "$x/a" 2>/dev/null | grep -q subscriber || break; sleep 0.01; done
+  leat stat "$x/a" 2>/dev/null | grep -q subscriber && return 1
+  kill $s; wait $s
+  grep -qx last "$dir/out"
+}
+
 t ping_measures_the_broker_and_a_channel
 ping_measures_the_broker_and_a_channel() {
   local x; x=$(name)

@@ -332,7 +332,7 @@ static int next(struct leat_queue *q, int64_t timeout_ns)
 {
 	struct leat_sub *s = q->s;
 	uint64_t deadline = 0;
-	int e;
+	int e, over;
 
 	for (;;) {
 		e = find_work(q);
@@ -346,13 +346,13 @@ static int next(struct leat_queue *q, int64_t timeout_ns)
 		e = find_work(q); /* a new ring, or one that filled up meanwhile */
 		if (e)
 			return e;
-		if (ended(s))
+		over = ended(s);
+		if ((over || !timeout_ns) && s->pollable && leat__pollable_arm(s))
+			continue;
+		if (over)
 			return leat__say(-ENODATA, "the publishers have ended and all their messages are done");
-		if (!timeout_ns) {
-			if (s->pollable && leat__pollable_arm(s))
-				continue;
+		if (!timeout_ns)
 			return leat__say(-EAGAIN, "no message waits");
-		}
 		if (!deadline)
 			deadline = leat__deadline(timeout_ns);
 		else if (leat__now() >= deadline)

@@ -114,7 +114,7 @@ static int next(struct leat_sub *s, int64_t timeout_ns)
 	uint32_t *bells[LEAT__BELLS];
 	uint64_t deadline = 0;
 	unsigned n;
-	int e;
+	int e, over;
 
 	for (;;) {
 		e = look(s);
@@ -133,13 +133,13 @@ static int next(struct leat_sub *s, int64_t timeout_ns)
 		e = look(s); /* a new ring, or one that filled up meanwhile */
 		if (e)
 			return e;
-		if (ended(s))
+		over = ended(s);
+		if ((over || !timeout_ns) && s->pollable && leat__pollable_arm(s))
+			continue;
+		if (over)
 			return leat__say(-ENODATA, "the publishers have ended and everything is read");
-		if (!timeout_ns) {
-			if (s->pollable && leat__pollable_arm(s))
-				continue;
+		if (!timeout_ns)
 			return leat__say(-EAGAIN, "no message waits");
-		}
 		if (!deadline)
 			deadline = leat__deadline(timeout_ns);
 		else if (leat__now() >= deadline) /* woken, and woken again, for nothing */
