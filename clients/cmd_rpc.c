@@ -20,6 +20,7 @@ static struct cli_option call_options[] = {
 };
 
 static struct cli_option serve_options[] = {
+	{"max-clients", "N", "how many clients the name has room for (default 64, at most 1024)", NULL},
 	{"max-reply", "N", "bytes of the largest reply (default 64K)", NULL},
 	{"count", "N", "stop after N requests", NULL},
 	{"timeout", "S", "give up when no request comes for S seconds", NULL},
@@ -153,15 +154,17 @@ static int serve(struct cli_command *cmd, int argc, char **argv)
 	struct leat_serve_stat st = {.struct_size = sizeof(st)};
 	struct leat_server *s;
 	double timeout;
-	uint64_t count;
+	uint64_t count, clients;
 	struct leat *l;
 	int r;
 
 	if (argc < 2)
 		return cli_usage(cmd, "give a NAME and a COMMAND");
 	if ((r = cli_size(cmd, "count", 0, &count)) || (r = cli_size(cmd, "max-reply", 65536, &o.max_reply)) ||
-	    (r = cli_seconds(cmd, "timeout", -1, &timeout)) || (r = cli_open(cmd, &l)))
+	    (r = cli_size(cmd, "max-clients", 0, &clients)) || (r = cli_seconds(cmd, "timeout", -1, &timeout)) ||
+	    (r = cli_open(cmd, &l)))
 		return r;
+	o.max_clients = clients < UINT32_MAX ? (uint32_t)clients : UINT32_MAX;
 	r = leat_serve(l, argv[0], &o, &s);
 	if (r < 0) {
 		r = cli_fail(cmd, argv[0], r);

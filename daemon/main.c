@@ -229,10 +229,10 @@ static int begin_instance(struct broker *b)
 
 	if (getrandom(&b->instance, sizeof(b->instance), 0) < 0)
 		b->instance = leat__now();
-	/* Milliseconds since the machine started: above every number that was given out before, unless rings
-	 * came by the thousand a second all the time. */
+	/* Since the machine started, in 64 us, which is less than it takes to make a ring: above every number that was
+	 * given out before, for the first two years. */
 	clock_gettime(CLOCK_BOOTTIME, &up);
-	b->reg.next_ring = ((uint64_t)up.tv_sec * 1000 + (uint64_t)up.tv_nsec / 1000000) % (LEAT__ID_MAX / 2);
+	b->reg.next_ring = ((uint64_t)up.tv_sec * 15625 + (uint64_t)up.tv_nsec / 64000) % (LEAT__ID_MAX / 16 * 15);
 	b->lives = memfd_create("leat-lives", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (b->lives < 0)
 		return leat__fail(-errno, "make a file for the clients' lives: %s", strerror(errno));

@@ -285,14 +285,14 @@ static void into_history(struct registry *reg, struct ring *ring)
 
 int channel_empty_entry(const struct channel *ch)
 {
-	for (uint32_t i = 0; i < ch->g.n_rings; i++) {
-		int taken = 0;
+	char taken[LEAT__MAX_RINGS] = {0};
 
-		for (struct ring *r = ch->rings; r && !taken; r = r->next)
-			taken = r->entry == i;
-		if (!taken)
+	for (struct ring *r = ch->rings; r; r = r->next)
+		if (r->entry != LEAT__NO_ENTRY)
+			taken[r->entry] = 1;
+	for (uint32_t i = 0; i < ch->g.n_rings; i++)
+		if (!taken[i])
 			return (int)i;
-	}
 	return -1;
 }
 

@@ -13,6 +13,8 @@
 #include "mem/life.h"
 #include "session.h"
 
+enum { PAGE_ROOM = 1024 }; /* bytes of a packet that a list of rings leaves for the rest: the facts of five rings */
+
 /* ---- objects ---- */
 
 struct object *object_new(struct session *s, enum kind kind, struct channel *ch)
@@ -264,13 +266,21 @@ static void put_ring(struct reply *r, const struct ring *ring)
 	r->fds[r->n_fds++] = ring->fd;
 }
 
-static void put_rings(struct reply *r, const struct channel *ch)
+/* A page of those after @after; with room for what else an answer holds. */
+static void put_rings(struct reply *r, const struct channel *ch, uint64_t after)
 {
 	leat__wire_u32(&r->out, LEAT__T_EPOCH, ch->epoch);
 	for (struct ring *ring = ch->rings; ring; ring = ring->next) {
 		struct leat__wire_ring w = {ring->id, ring->entry, ring->state};
 
+		if (ring->id <= after)
+			continue;
+		if (!leat__wire_fits(&r->out, PAGE_ROOM)) {
+			leat__wire_u64(&r->out, LEAT__T_AFTER, after);
+			return;
+		}
 		leat__wire_bytes(&r->out, LEAT__T_RING, &w, sizeof(w));
+		after = ring->id;
 	}
 }
 
@@ -319,7 +329,7 @@ static int do_sub_open(struct session *s, struct leat__in *in, struct leat__pack
 	if (mode == LEAT__WORKER)
 		leat__wire_u32(&r->out, LEAT__T_GROUP_SLOT, group);
 	leat__wire_u64(&r->out, LEAT__T_RING_ID, s->b->reg.next_ring);
-	put_rings(r, ch);
+	put_rings(r, ch, 0);
 	put_channel(r, ch);
 	bring_rings(r, ch, 0);
 	return 0;
@@ -343,7 +353,7 @@ static int do_look(struct session *s, struct leat__in *in, struct leat__packet *
 	facts = channel_facts(ch);
 	r->out.head.object = o->id;
 	leat__wire_bytes(&r->out, LEAT__T_CHANNEL, &facts, sizeof(facts));
-	put_rings(r, ch);
+	put_rings(r, ch, 0);
 	put_channel(r, ch);
 	return 0;
 }
@@ -359,7 +369,7 @@ static int do_rings(struct session *s, struct leat__in *in, struct leat__packet 
 		return -ENOENT;
 	if (o->kind == SUBSCRIBER)
 		registry_tidy(&s->b->reg, o->channel);
-	put_rings(r, o->channel);
+	put_rings(r, o->channel, get_u64(in, LEAT__T_AFTER));
 	if (leat__wire_get(in, LEAT__T_RING_ID, &after, sizeof(after)) == 0)
 		bring_rings(r, o->channel, after);
 	return 0;

@@ -310,7 +310,8 @@ START_TEST(bad_names_and_options_are_refused_and_change_nothing)
 	memset(longest, 'a', sizeof(longest));
 	longest[201] = 0;
 	fails(leat_pub_open(l, longest, NULL, &p), EINVAL);
-	fails(leat_pub_open(l, "a", PUB(.max_publishers = 65), &p), EINVAL);
+	fails(leat_pub_open(l, "a", PUB(.max_publishers = 1025), &p), EINVAL);
+	fails(leat_pub_open(l, "a", PUB(.max_publishers = 1024, .max_subscribers = 65), &p), EINVAL);
 	fails(leat_pub_open(l, "a", PUB(.spin_ns = -2), &p), EINVAL);
 	fails(leat_sub_open(l, "a", SUB(.from = (enum leat_from)7), &s), EINVAL);
 	fails(leat_sub_open(l, "a", SUB(.spin_ns = -2), &s), EINVAL);

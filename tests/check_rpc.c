@@ -220,6 +220,77 @@ START_TEST(calls_under_way_end_in_any_order_and_are_bounded)
 }
 END_TEST
 
+enum { GUESTS = 1000, PARTIES = 10, ROUNDS = 5 };
+
+struct party {
+	const char *domain, *name;
+	int number;
+};
+
+/* A tenth of the clients; each calls a few times, in turn, and knows its reply. */
+static void celebrate(void *arg)
+{
+	static struct leat_client *c[GUESTS / PARTIES];
+	const struct party *p = arg;
+	struct leat_answer a;
+	uint32_t out[2];
+	struct leat *l;
+
+	ok(leat_open(p->domain, &l));
+	for (uint32_t i = 0; i < GUESTS / PARTIES; i++)
+		ok(leat_client_open(l, p->name, OPTS(leat_client_opts, .max_request = 64, .max_calls = 2), &c[i]));
+	for (uint32_t k = 0; k < ROUNDS; k++)
+		for (uint32_t i = 0; i < GUESTS / PARTIES; i++) {
+			out[0] = (uint32_t)p->number * 1000 + i;
+			out[1] = k;
+			ok(leat_call(c[i], out, sizeof(out), &a, 60 * SEC));
+			must(a.size == 8 && !memcmp(a.data, out, 8), "client %u got another's reply", out[0]);
+		}
+	leat_close(l);
+}
+
+START_TEST(a_thousand_clients_have_one_server)
+{
+	struct party party = {broker_start("--linger", "0", NULL), random_name(), 0};
+	struct leat *l = broker_open();
+	struct leat_serve_stat st = {.struct_size = sizeof(st)};
+	struct leat_stat channel = {.struct_size = sizeof(channel)};
+	struct leat_request req;
+	struct leat_server *s;
+	pid_t pids[PARTIES];
+	uint32_t most = 0, peers = 0;
+	uint64_t until = leat__now() + 100 * (uint64_t)SEC;
+
+	ok(leat_serve(l, party.name, OPTS(leat_serve_opts, .max_clients = GUESTS, .max_reply = 64), &s));
+	for (; party.number < PARTIES; party.number++)
+		pids[party.number] = child(celebrate, &party);
+	while (st.replies < GUESTS * ROUNDS && leat__now() < until) {
+		int e = leat_accept(s, &req, SEC);
+
+		ck_assert(e == 0 || e == -ETIMEDOUT);
+		if (e == 0)
+			ok(leat_reply(s, &req, 0, req.data, (size_t)req.size));
+		ok(leat_serve_stat(s, &st));
+		if (st.clients == GUESTS && !peers) {
+			ok(leat_stat(l, party.name, &channel, NULL, NULL));
+			peers = channel.publishers;
+		}
+		most = st.clients > most ? st.clients : most;
+	}
+	ck_assert_uint_eq(st.replies, GUESTS * ROUNDS);
+	for (int i = 0; i < PARTIES; i++)
+		child_ok(pids[i]);
+	until = leat__now() + 20 * (uint64_t)SEC;
+	while (st.clients && leat__now() < until) {
+		leat_accept(s, &req, SEC / 100);
+		ok(leat_serve_stat(s, &st));
+	}
+	ck_assert_uint_eq(st.clients, 0);
+	ck_assert_uint_gt(most, GUESTS / 2); /* not all at once: some leave when they have done */
+	leat_close(l);
+}
+END_TEST
+
 static int twice(struct leat_server *s, const struct leat_request *req, void *arg)
 {
 	int n;
@@ -710,6 +781,7 @@ int main(void)
 	test(tc, a_call_brings_its_reply);
 	test(tc, large_requests_and_replies_travel_without_a_copy);
 	test(tc, calls_under_way_end_in_any_order_and_are_bounded);
+	test(tc, a_thousand_clients_have_one_server);
 	test(tc, an_event_loop_serves_with_a_function);
 	test(tc, a_dead_servers_calls_fail_at_once_and_its_successor_is_found);
 	test(tc, a_slow_client_stalls_neither_server_nor_others);

@@ -30,6 +30,7 @@ struct leat_serve_opts {
 	size_t struct_size;
 	uint64_t max_reply;       /* largest reply, bytes; 0 = 4096 */
 	uint32_t max_calls;       /* of one client under way at once; 0 = 16 */
+	uint32_t max_clients;     /* of the name, decided by who opens it first; 0 = 64, at most 1024 */
 	int64_t spin_ns;          /* spin before sleeping; 0 = 20 us while that pays, -1 = never */
 	leat_serve_fn *fn;        /* called by leat_dispatch(); NULL: leat_accept() is */
 	void *arg;
@@ -84,6 +85,7 @@ struct leat_client_opts {
 	size_t struct_size;
 	uint64_t max_request; /* largest request, bytes; 0 = 4096 */
 	uint32_t max_calls;   /* under way at once, or fewer if the server says so; 0 = 16, at most 256 */
+	uint32_t max_clients; /* of the name, decided by who opens it first; 0 = 64, at most 1024 */
 	int64_t spin_ns;      /* spin before sleeping; 0 = 20 us while that pays, -1 = never */
 };
 

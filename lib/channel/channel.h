@@ -120,6 +120,7 @@ struct leat__seat {
 	uint32_t slot_index, grant;
 	uint32_t group; /* a worker's: the slot of its group */
 	uint64_t object;
+	uint64_t newest; /* ring there was when we got it: later ones begin at 0 for us */
 };
 
 struct leat__attached {
@@ -142,6 +143,9 @@ struct leat__held {
 	struct leat__attached *a;
 	struct leat__msg msg;
 };
+
+/* Why rings are taken. */
+enum leat__taking { OPENING, LOOKING, RETURNING };
 
 struct leat_sub {
 	/* every message */
@@ -170,6 +174,8 @@ struct leat_sub {
 	struct leat__errand asked, fetched; /* for the rings there are, or a seat; for one ring */
 	uint64_t fetched_id;
 	uint32_t asked_epoch; /* as it was when we asked */
+	uint64_t asked_after; /* the last ring of the page before; 0: the first page */
+	enum leat__taking asked_how;
 	uint64_t turned_at; /* when the last turn of messages was over */
 	uint64_t looked_at; /* when we last saw that writers live, where no broker tells */
 	enum leat_from from;
@@ -232,9 +238,10 @@ enum { LEAT__TURN = 64 }; /* messages of one ring before the next is looked at *
 
 /* sub_rings.c: */
 /* What the broker's list of rings means for us: some have ended, some are new. */
-enum taking { OPENING, LOOKING, RETURNING };
 int leat__sub_take_rings(struct leat_sub *s, struct leat__packet *p, const struct leat__in *in,
-			 enum taking how);
+			 enum leat__taking how);
+/* The pages after the first: 0, -ETIMEDOUT it is under way. */
+int leat__sub_take_more(struct leat_sub *s, const struct leat__in *in, enum leat__taking how, int64_t ns);
 /* Has anything happened to the ring table or the broker? A look, for who waits; then: */
 int leat__sub_stirs(struct leat_sub *s);
 /* Has the ring table moved? Then ask. Failing is not fatal: what is attached goes on. */

@@ -348,7 +348,7 @@ int leat_client_open(struct leat *l, const char *name, const struct leat_client_
 		c->mask = c->mask * 2 + 1;
 	c->calls = calloc(c->mask + 1, sizeof(*c->calls));
 	so.spin_ns = o.spin_ns;
-	po = leat__rpc_ring(c->max_request, c->max_calls);
+	po = leat__rpc_ring(c->max_request, c->max_calls, o.max_clients ? o.max_clients : LEAT__CLIENTS);
 	po.spin_ns = o.spin_ns;
 	po.grace_ns = GRACE_NS;
 	e = c->calls ? name_reply(c->reply, name) : leat__say(-ENOMEM, "open client: no memory");

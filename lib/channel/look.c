@@ -103,9 +103,50 @@ struct seen_ring {
 struct seen {
 	struct leat_region *control;
 	struct leat__geometry cg;
-	struct seen_ring rings[256];
-	uint32_t n;
+	struct seen_ring *rings;
+	uint32_t n, room;
 };
+
+/* A page of the channel's rings; *after is the last one, 0 when there are no more. */
+static int see_rings(struct seen *s, const struct leat__in *in, uint64_t *after)
+{
+	const unsigned char *at = NULL;
+	size_t size;
+
+	while ((at = leat__wire_next(in, LEAT__T_RING, at, &size))) {
+		if (size != sizeof(s->rings[0].w))
+			return leat__say(-EPROTO, "the broker's list of rings is malformed");
+		if (s->n == s->room) {
+			struct seen_ring *more = realloc(s->rings, (s->room * 2 + 16) * sizeof(*more));
+
+			if (!more)
+				return leat__say(-ENOMEM, "look at a channel: no memory");
+			s->rings = more;
+			s->room = s->room * 2 + 16;
+		}
+		s->rings[s->n] = (struct seen_ring){.mapped = 0};
+		memcpy(&s->rings[s->n++].w, at, size);
+	}
+	if (leat__wire_get(in, LEAT__T_AFTER, after, sizeof(*after)) < 0)
+		*after = 0;
+	return 0;
+}
+
+static int see_more_rings(struct leat *l, uint64_t object, struct seen *s, uint64_t *after)
+{
+	struct leat__packet pkt;
+	struct leat__out out;
+	struct leat__in in;
+	int e;
+
+	leat__wire_begin(&out, LEAT__RINGS, 0, object);
+	leat__wire_u64(&out, LEAT__T_AFTER, *after);
+	e = leat__request(l, &out, -1, &pkt, &in);
+	if (e < 0)
+		return e;
+	leat__packet_close(&pkt);
+	return see_rings(s, &in, after);
+}
 
 static void see_ring(struct leat *l, uint64_t object, struct seen_ring *r)
 {
@@ -215,14 +256,12 @@ static int see_peers(struct leat *l, uint64_t object, const struct seen *s, stru
 int leat_stat(struct leat *l, const char *name, struct leat_stat *ret, leat_peer_fn *fn, void *arg)
 {
 	struct leat_stat st = {.struct_size = sizeof(st)};
-	const unsigned char *at = NULL;
 	struct leat__wire_channel w;
 	struct leat__packet pkt;
 	struct leat__out out;
 	struct leat__in in;
 	struct seen *s;
-	uint64_t object;
-	size_t size;
+	uint64_t object, after = 0;
 	int e = leat__name_check(name);
 
 	if (e < 0)
@@ -239,12 +278,13 @@ int leat_stat(struct leat *l, const char *name, struct leat_stat *ret, leat_peer
 	}
 	object = in.head.object;
 	e = leat__wire_get(&in, LEAT__T_CHANNEL, &w, sizeof(w));
-	while (e == 0 && s->n < 256 && (at = leat__wire_next(&in, LEAT__T_RING, at, &size)))
-		if (size == sizeof(s->rings[0].w))
-			memcpy(&s->rings[s->n++].w, at, size);
+	if (e == 0)
+		e = see_rings(s, &in, &after);
 	if (e == 0)
 		e = leat__map_control(&pkt, &in, &s->control, &s->cg);
 	leat__packet_close(&pkt);
+	while (e == 0 && after)
+		e = see_more_rings(l, object, s, &after);
 	if (e == 0) {
 		strcpy(st.name, name);
 		facts(&st, &w);
@@ -256,6 +296,7 @@ int leat_stat(struct leat *l, const char *name, struct leat_stat *ret, leat_peer
 	}
 	leat__request_close(l, object);
 	leat_region_close(s->control);
+	free(s->rings);
 	free(s);
 	return e ? e : leat__give(ret, &st, sizeof(st), "look at a channel");
 }

@@ -44,15 +44,16 @@ enum {
 	LEAT__CALLS = 16, /* of one client under way, by default */
 	LEAT__CALLS_MAX = 256,
 	LEAT__SERVERS = 8, /* of one name, by default; who opens it first decides */
+	LEAT__CLIENTS = 64, /* likewise */
 	LEAT__INLINE_MAX = 65536, /* larger messages go in blocks */
 	LEAT__PATIENCE = 64, /* messages in a row that mean nothing: then the caller's time counts */
 };
 #define LEAT__MESSAGE_MAX UINT64_C(4096)
 
 /* The ring for @calls messages of up to @size bytes, with their heads, none of which ever waits for room. */
-static inline struct leat_pub_opts leat__rpc_ring(uint64_t size, uint32_t calls)
+static inline struct leat_pub_opts leat__rpc_ring(uint64_t size, uint32_t calls, uint32_t clients)
 {
-	struct leat_pub_opts o = {.struct_size = sizeof(o), .max_size = size + (size < UINT64_MAX - 64 ? 64 : 0), .max_publishers = LEAT__MAX_RINGS,
+	struct leat_pub_opts o = {.struct_size = sizeof(o), .max_size = size + (size < UINT64_MAX - 64 ? 64 : 0), .max_publishers = clients,
 				  .max_subscribers = LEAT__SERVERS};
 
 	if (size <= LEAT__INLINE_MAX) {

@@ -118,7 +118,7 @@ static int connect_client(struct leat_server *s, uint64_t client, const char *bo
 	k = free_link(s);
 	if (!k)
 		return -ENOMEM;
-	o = leat__rpc_ring(s->o.max_reply, c.max_calls);
+	o = leat__rpc_ring(s->o.max_reply, c.max_calls, 0);
 	o.spin_ns = s->o.spin_ns;
 	e = leat__pub_open(s->l, name, &o, CONNECT_NS, &k->pub);
 	if (e < 0)
@@ -296,7 +296,7 @@ int leat_reply_commit(struct leat_server *s, const struct leat_request *req, int
 
 int leat_serve(struct leat *l, const char *name, const struct leat_serve_opts *opts, struct leat_server **ret)
 {
-	struct leat_sub_opts so = {.struct_size = sizeof(so), .max_publishers = LEAT__MAX_RINGS,
+	struct leat_sub_opts so = {.struct_size = sizeof(so), .max_publishers = LEAT__CLIENTS,
 				   .max_subscribers = LEAT__SERVERS};
 	struct leat_serve_opts o;
 	struct leat_server *s;
@@ -317,6 +317,7 @@ int leat_serve(struct leat *l, const char *name, const struct leat_serve_opts *o
 		if (getrandom(&s->id, sizeof(s->id), 0) != sizeof(s->id))
 			s->id = leat__now() | 1;
 	so.spin_ns = o.spin_ns;
+	so.max_publishers = o.max_clients ? o.max_clients : LEAT__CLIENTS;
 	e = leat_sub_open(l, name, &so, &s->s);
 	if (e < 0) {
 		free(s);

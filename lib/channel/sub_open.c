@@ -132,6 +132,8 @@ static int take_seat(struct leat_sub *s, uint32_t n_rings, uint32_t n_slots, int
 	e = leat__wire_get(in, LEAT__T_SLOT, &seat->slot_index, sizeof(seat->slot_index));
 	if (e == 0)
 		e = leat__wire_get(in, LEAT__T_GRANT, &seat->grant, sizeof(seat->grant));
+	if (e == 0)
+		e = leat__wire_get(in, LEAT__T_RING_ID, &seat->newest, sizeof(seat->newest));
 	if (e == 0 && s->queue)
 		e = leat__wire_get(in, LEAT__T_GROUP_SLOT, &seat->group, sizeof(seat->group));
 	if (e == 0)
@@ -171,11 +173,10 @@ static int subscribe(struct leat_sub *s, const struct leat_sub_opts *o)
 	if (e < 0)
 		return e;
 	sit(s, seat, &in);
-	e = leat__wire_get(&in, LEAT__T_RING_ID, &s->since, sizeof(s->since));
-	if (e == 0)
-		e = leat__sub_take_rings(s, &pkt, &in, OPENING);
+	s->since = seat->newest;
+	e = leat__sub_take_rings(s, &pkt, &in, OPENING);
 	leat__packet_close(&pkt);
-	return e;
+	return e < 0 ? e : leat__sub_take_more(s, &in, OPENING, OPEN_NS);
 }
 
 /* We sit elsewhere now: publishers that wait for this before they follow may do so. After our lines in the new
@@ -219,6 +220,7 @@ int leat__sub_return(struct leat_sub *s, int64_t ns)
 	if (s->pollable)
 		leat__pollable_disarm(s); /* its thread looks at what changes now */
 	sit(s, seat, &in);
+	s->last_id = 0; /* it has not listed any yet */
 	s->strays = s->n;
 	s->quick = NULL;
 	leat__store_relaxed(&seat->slot->received, s->received);
@@ -227,7 +229,7 @@ int leat__sub_return(struct leat_sub *s, int64_t ns)
 	leave(s, old, unseen);
 	e = leat__sub_take_rings(s, &pkt, &in, RETURNING);
 	leat__packet_close(&pkt);
-	return e;
+	return e < 0 ? e : leat__sub_take_more(s, &in, RETURNING, ns);
 }
 
 void leat__sub_returned(struct leat_sub *s)

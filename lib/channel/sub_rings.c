@@ -254,7 +254,7 @@ static int admit(struct leat_sub *s, const struct leat__wire_brought *b, struct 
 }
 
 /* Where in it do we begin? */
-static void start(struct leat_sub *s, struct leat__attached *a, int waiting, enum taking how)
+static void start(struct leat_sub *s, struct leat__attached *a, int waiting, enum leat__taking how)
 {
 	uint64_t word = LEAT__WORD(a->r.id, s->seat->grant << 12);
 
@@ -274,7 +274,7 @@ static void start(struct leat_sub *s, struct leat__attached *a, int waiting, enu
 
 /* Begin to read ring @w: from its beginning if it came after us, else where we asked. */
 static int attach(struct leat_sub *s, const struct leat__wire_ring *w, struct leat__packet *p,
-		  const struct leat__in *in, enum taking how)
+		  const struct leat__in *in, enum leat__taking how)
 {
 	struct leat__line *line = NULL;
 	struct leat__attached *a = NULL;
@@ -319,14 +319,14 @@ int leat__sub_reads(const struct leat_sub *s, uint64_t origin)
 static struct leat__attached *find(const struct leat_sub *s, uint64_t id)
 {
 	for (uint32_t i = 0; i < s->n; i++)
-		if (s->rings[i]->r.id == id)
+		if (s->rings[i]->r.id == id && s->rings[i]->seat == s->seat)
 			return s->rings[i];
 	return NULL;
 }
 
 /* What the broker's list of rings means for us: some have ended, some are new. */
 int leat__sub_take_rings(struct leat_sub *s, struct leat__packet *p, const struct leat__in *in,
-			 enum taking how)
+			 enum leat__taking how)
 {
 	const unsigned char *at = NULL;
 	size_t size;
@@ -350,7 +350,7 @@ int leat__sub_take_rings(struct leat_sub *s, struct leat__packet *p, const struc
 			s->last_id = w.id;
 			continue;
 		}
-		e = attach(s, &w, p, in, how);
+		e = attach(s, &w, p, in, w.id > s->seat->newest ? LOOKING : how);
 		if (e < 0 && e != -ENOENT) /* gone since it was listed: nothing of it was for us */
 			return e;
 		s->last_id = w.id;
@@ -393,22 +393,50 @@ static void find_dead(struct leat_sub *s, uint64_t now)
 	}
 }
 
-static int ask(struct leat_sub *s)
+/* A page of the rings there are. 1 there is another. */
+static int ask_page(struct leat_sub *s, int64_t ns)
 {
 	struct leat__packet pkt;
 	struct leat__out out;
 	struct leat__in in;
 	int e;
 
-	if (!s->asked.serial)
-		s->asked_epoch = leat__load_acquire(s->epoch_now);
 	leat__wire_begin(&out, LEAT__RINGS, 0, s->seat->object);
 	leat__wire_u64(&out, LEAT__T_RING_ID, s->last_id);
-	e = leat__errand(s->l, &s->asked, &out, -1, &pkt, &in, s->asked.serial ? 0 : ASK_NS, NULL);
+	leat__wire_u64(&out, LEAT__T_AFTER, s->asked_after);
+	e = leat__errand(s->l, &s->asked, &out, -1, &pkt, &in, ns, NULL);
 	if (e < 0)
 		return e;
-	e = leat__sub_take_rings(s, &pkt, &in, LOOKING);
+	e = leat__sub_take_rings(s, &pkt, &in, s->asked_how);
 	leat__packet_close(&pkt);
+	if (leat__wire_get(&in, LEAT__T_AFTER, &s->asked_after, sizeof(s->asked_after)) < 0 || e < 0)
+		s->asked_after = 0;
+	return e < 0 ? e : s->asked_after != 0;
+}
+
+int leat__sub_take_more(struct leat_sub *s, const struct leat__in *in, enum leat__taking how, int64_t ns)
+{
+	int e = leat__wire_get(in, LEAT__T_AFTER, &s->asked_after, sizeof(s->asked_after)) == 0;
+
+	if (!e)
+		s->asked_after = 0;
+	s->asked_how = how;
+	while (e > 0)
+		e = ask_page(s, ns);
+	return e;
+}
+
+static int ask(struct leat_sub *s)
+{
+	int e;
+
+	if (!s->asked.serial && !s->asked_after) {
+		s->asked_epoch = leat__load_acquire(s->epoch_now);
+		s->asked_how = LOOKING;
+	}
+	do
+		e = ask_page(s, s->asked.serial ? 0 : ASK_NS);
+	while (e > 0);
 	if (e == 0)
 		s->epoch = s->asked_epoch; /* what came since is asked for next */
 	return e;

@@ -79,7 +79,8 @@ enum leat__tag {
 	LEAT__T_PREFIX = 31,     /* text: of the names that are meant */
 	LEAT__T_SINCE = 32,      /* u64: the last change that one knows of; none: list all, then ask again */
 	LEAT__T_CHANGE = 33,     /* struct leat__wire_change, then its name; repeated */
-	LEAT__T_LAST = LEAT__T_CHANGE,
+	LEAT__T_AFTER = 34,      /* u64: list the rings after this one; in answers with MORE, the last one listed */
+	LEAT__T_LAST = LEAT__T_AFTER,
 };
 #define LEAT__NO_ENTRY UINT32_C(0xffffffff)
 

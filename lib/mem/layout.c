@@ -57,9 +57,10 @@ int leat__ctrl_geometry(struct leat__geometry *g, uint32_t n_rings, uint32_t n_s
 	memset(g, 0, sizeof(*g));
 	n_rings = n_rings ? n_rings : 8;
 	n_slots = n_slots ? n_slots : 32;
-	if (n_rings > LEAT__MAX_RINGS || n_slots > LEAT__MAX_SLOTS)
-		return leat__fail(-EINVAL, "a channel for %u publishers and %u subscribers: at most %d and %d",
-				  n_rings, n_slots, LEAT__MAX_RINGS, LEAT__MAX_SLOTS);
+	if (n_rings > LEAT__MAX_RINGS || n_slots > LEAT__MAX_SLOTS || n_rings * n_slots > LEAT__MAX_LINES)
+		return leat__fail(-EINVAL, "a channel for %u publishers and %u subscribers: at most %d and %d, and %d when "
+					   "multiplied",
+				  n_rings, n_slots, LEAT__MAX_RINGS, LEAT__MAX_SLOTS, LEAT__MAX_LINES);
 	g->page = page;
 	g->n_rings = n_rings;
 	g->n_slots = n_slots;

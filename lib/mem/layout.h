@@ -22,8 +22,9 @@ enum {
 	LEAT__MARKS = 16,
 	LEAT__HELD = 4,
 	LEAT__GROUP_NAME = 31,
-	LEAT__MAX_RINGS = 64,
+	LEAT__MAX_RINGS = 1024,
 	LEAT__MAX_SLOTS = 1024,
+	LEAT__MAX_LINES = 65536, /* of both, multiplied */
 	LEAT__MAX_BLOCKS = 1024,
 	LEAT__PAGE_MIN = 4096,
 	LEAT__PAGE_MAX = 65536, /* page sizes of Linux machines; huge pages are a multiple */

@@ -273,6 +273,61 @@ START_TEST(who_opens_after_the_restart_gets_what_old_publishers_send)
 }
 END_TEST
 
+enum { CROWD = 500 }; /* more than a packet's list */
+
+START_TEST(a_channel_of_more_rings_than_a_packet_lists_comes_back_whole)
+{
+	struct leat *a = broker_open(), *b = broker_open();
+	struct leat_stat st = {.struct_size = sizeof(st)};
+	const char *name = random_name();
+	static struct leat_pub *p[CROWD];
+	static uint64_t next[CROWD + 1];
+	struct leat_sub *s, *late, *after;
+
+	ok(leat_sub_open(b, name, OPTS(leat_sub_opts, .max_publishers = CROWD, .max_subscribers = 4), &s));
+	for (int i = 0; i < CROWD; i++)
+		ok(leat_pub_open(a, name, OPTS(leat_pub_opts, .capacity = 4096, .max_size = 64), &p[i]));
+	ok(leat_sub_open(b, name, NULL, &late)); /* finds them all, in pages */
+	memset(next, 0, sizeof(next));
+	for (int round = 0; round < 3; round++) {
+		uint64_t seen[2] = {0};
+		struct leat_sub *readers[2] = {s, late};
+
+		for (int i = 0; i < CROWD; i++) {
+			uint64_t n = (uint64_t)i << 32 | next[i]++;
+
+			ok(leat_send(p[i], &n, 8, 5 * SEC));
+			if (round == 1 && i == CROWD / 2)
+				broker_again();
+		}
+		for (int k = 0; k < 2; k++)
+			while (seen[k] < CROWD) {
+				uint64_t n;
+				int e = leat_recv(readers[k], &n, 8, NULL, 10 * SEC);
+
+				for (int i = 0; i < CROWD && round == 1; i += 50)
+					leat__pub_tend(p[i]);
+				must(e == 0, "reader %d has %d of %d in round %d: %s", k, (int)seen[k], CROWD, round, leat_why());
+				must((uint32_t)n + 1 == next[n >> 32], "publisher %d: message %u instead of %d", (int)(n >> 32),
+				     (uint32_t)n, (int)next[n >> 32] - 1);
+				seen[k]++;
+			}
+	}
+	for (int i = 0; i < CROWD; i++)
+		eventually((leat__sub_look_around(s), leat__sub_look_around(late), leat__pub_tend(p[i]),
+			    p[i]->at.id != p[i]->origin && leat__tied(a, p[i]->at.tie)));
+	ok(leat_stat(b, name, &st, NULL, NULL));
+	ck_assert_uint_eq(st.publishers, CROWD);
+	ok(leat_sub_open(b, name, OPTS(leat_sub_opts, .from = LEAT_OLDEST), &after));
+	for (int i = 0; i < 3 * CROWD; i++)
+		ok(leat_recv(after, &(uint64_t){0}, 8, NULL, 5 * SEC));
+	for (int i = 0; i < CROWD; i++)
+		leat_pub_close(p[i]);
+	leat_close(b);
+	leat_close(a);
+}
+END_TEST
+
 START_TEST(rings_that_a_subscriber_never_mapped_are_not_lost)
 {
 	struct leat *a = broker_open(), *b = broker_open();
@@ -809,6 +864,7 @@ int main(void)
 	test(tc, killed_under_load_it_loses_nothing_and_the_names_come_back);
 	test(tc, a_slow_publisher_and_its_readers_come_back_without_traffic);
 	test(tc, who_opens_after_the_restart_gets_what_old_publishers_send);
+	test(tc, a_channel_of_more_rings_than_a_packet_lists_comes_back_whole);
 	test(tc, rings_that_a_subscriber_never_mapped_are_not_lost);
 	tcase_add_loop_test(tc, who_missed_a_whole_life_of_the_broker_loses_nothing, 0, 4);
 	test(tc, a_ring_that_fills_up_before_its_reader_comes_over_loses_nothing);
