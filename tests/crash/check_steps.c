@@ -22,7 +22,7 @@
 #include <sys/user.h>
 #include <sys/wait.h>
 
-enum kind { PUB, SUB, MOVE, RETURN, WORK, CALL, SERVE, SHARE, DOMAIN, REGION, SYNC, HAND };
+enum kind { PUB, SUB, MOVE, RETURN, WORK, CALL, SERVE, SHARE, WATCH, DOMAIN, REGION, SYNC, HAND };
 
 static const struct op {
 	const char *name;
@@ -80,6 +80,11 @@ static const struct op {
 	{"share", SHARE, 0, 0, 0},
 	{"unshare", SHARE, 0, 0, 0},
 	{"find", SHARE, 0, 0, 0},
+	{"set_wait", SUB, 0, 0, 0},
+	{"set_take_wait", WORK, 5, 5, 0},
+	{"watch", WATCH, 0, 0, 0},
+	{"watch_next", WATCH, 0, 0, 0},
+	{"watch_close", WATCH, 0, 0, 0},
 	{"open", DOMAIN, 0, 0, 0},
 	{"close", DOMAIN, 0, 0, 0},
 	{"region", REGION, 0, 0, 0},
@@ -744,6 +749,33 @@ static void share_point(const struct op *op, struct trace *t, long n)
 	leat_region_close(r);
 }
 
+/* Who watches is killed: the others who do are told what comes and goes, and the broker keeps nothing for him. */
+static void watch_point(const struct op *op, struct trace *t, long n)
+{
+	struct leat_event ev = {.struct_size = sizeof(ev)};
+	const char *name = random_name();
+	int before = count_fds_of(broker_pid());
+	struct leat_watch *w;
+	struct leat_sub *s;
+
+	ok(leat_watch(l, name, &w));
+	ok(leat_watch_next(w, &ev, 10 * SEC));
+	ck_assert_int_eq((int)ev.kind, LEAT_SYNCED);
+	victim_start(t, op->name, domain, name);
+	victim_step(t, n);
+	ok(leat_sub_open(l, name, NULL, &s)); /* while he is stopped */
+	ok(leat_watch_next(w, &ev, 10 * SEC));
+	ck_assert(ev.kind == LEAT_CAME && !strcmp(ev.name, name));
+	victim_kill(t);
+	leat_sub_close(s);
+	ok(leat_watch_next(w, &ev, 10 * SEC));
+	ck_assert_int_eq((int)ev.kind, LEAT_CHANGED);
+	ok(leat_watch_next(w, &ev, 10 * SEC));
+	ck_assert_int_eq((int)ev.kind, LEAT_GONE);
+	leat_watch_close(w);
+	eventually(count_fds_of(broker_pid()) <= before);
+}
+
 static void domain_point(const struct op *op, struct trace *t, long n)
 {
 	victim_start(t, op->name, domain, "-");
@@ -928,6 +960,7 @@ static void point(const struct op *op, struct trace *t, long n, const char *kind
 	case CALL: call_point(op, t, n); break;
 	case SERVE: serve_point(op, t, n); break;
 	case SHARE: share_point(op, t, n); break;
+	case WATCH: watch_point(op, t, n); break;
 	case DOMAIN: domain_point(op, t, n); break;
 	case REGION: region_point(op, t, n, kind); break;
 	case SYNC: sync_point(op, t, n); break;

@@ -151,6 +151,31 @@ static void open_server(int requests)
 		answer_one(0);
 }
 
+static struct leat_set *set;
+static struct leat_ready ready;
+
+static void in_set(void)
+{
+	must(leat_set_open(&set));
+	if (q)
+		must(leat_set_add_queue(set, q, NULL));
+	else
+		must(leat_set_add_sub(set, s, NULL));
+}
+
+static struct leat_watch *names;
+
+/* All there is, and then nothing. */
+static void look_at_names(void)
+{
+	struct leat_event ev = {.struct_size = sizeof(ev)};
+
+	do
+		must(leat_watch_next(names, &ev, 1000000000));
+	while (ev.kind != LEAT_SYNCED);
+	leat_watch_next(names, &ev, 1000000);
+}
+
 static struct leat_share *shared;
 
 static void open_and_make(void)
@@ -272,6 +297,16 @@ int main(int argc, char **argv)
 	STAGE("share", open_and_make(); MARK(); must(leat_region_share(l, name, r, 0, &shared)))
 	STAGE("unshare", open_and_make(); must(leat_region_share(l, name, r, 0, &shared)); MARK(); leat_region_unshare(shared))
 	STAGE("find", must(leat_open(domain, &l)); MARK(); must(leat_region_find(l, name, 0, NULL, &r)))
+
+	STAGE("set_wait", subscriber(0); while (leat_recv(s, &n, 8, NULL, 0) == 0); in_set(); MARK();
+	      leat_set_wait(set, &ready, 1, 1000000))
+	STAGE("set_take_wait", worker(5, 0); in_set(); MARK(); leat_set_wait(set, &ready, 1, 1000000);
+	      leat_queue_take(q, &work, NULL, 0))
+
+	STAGE("watch", must(leat_open(domain, &l)); MARK(); must(leat_watch(l, NULL, &names)))
+	STAGE("watch_next", must(leat_open(domain, &l)); must(leat_watch(l, NULL, &names)); MARK(); look_at_names())
+	STAGE("watch_close", must(leat_open(domain, &l)); must(leat_watch(l, NULL, &names)); look_at_names(); MARK();
+	      leat_watch_close(names))
 
 	/* regions: DOMAIN is the kind, NAME the path */
 	STAGE("region", MARK(); region())

@@ -205,6 +205,40 @@ static void share(struct leat *l)
 	leat_region_close(r);
 }
 
+/* Names, and a set with one of each. */
+static void watch_and_wait(struct leat *l)
+{
+	struct leat_event ev = {.struct_size = sizeof(ev)};
+	struct leat_watch *w = NULL;
+	struct leat_queue *q = NULL;
+	struct leat_set *set = NULL;
+	struct leat_sub *s = NULL;
+	struct leat_ready ready;
+	const void *at;
+	int told = 0;
+
+	if (works(leat_sub_open(l, name, NULL, &s)) && works(leat_queue_open(l, name, "g", NULL, &q)) &&
+	    works(leat_set_open(&set)) && works(leat_set_add_sub(set, s, s)) && works(leat_set_add_queue(set, q, q))) {
+		leat_set_wait(set, &ready, 1, 100000);
+		if (works(leat_watch(l, name, &w)) && works(leat_set_add_watch(set, w, w)))
+			for (int i = 0; i < 100 && ev.kind != LEAT_SYNCED; i++) {
+				leat_recv(s, &at, sizeof(at), NULL, 0);
+				leat_queue_take(q, &at, NULL, 0);
+				if (leat_set_wait(set, &ready, 1, 10000000) > 0 && ready.data == w &&
+				    leat_watch_next(w, &ev, 0) == 0)
+					told += ev.kind == LEAT_CAME;
+			}
+		if (w && ev.kind != LEAT_SYNCED)
+			works(-ETIMEDOUT);
+		else if (w && told != 1)
+			wrong("a watch");
+	}
+	leat_watch_close(w);
+	leat_set_close(set);
+	leat_queue_close(q);
+	leat_sub_close(s);
+}
+
 static void patterns(void)
 {
 	struct leat *l;
@@ -216,6 +250,8 @@ static void patterns(void)
 	share(l);
 	strcat(name, "/q");
 	request(l);
+	strcat(name, "/w");
+	watch_and_wait(l);
 	leat_close(l);
 }
 
