@@ -8,9 +8,6 @@
 #define leat__bell_wake leat__mutant_bell_wake
 #define leat__bell_toll leat__mutant_bell_toll
 #define leat__spin_init leat__mutant_spin_init
-#define leat__futex_wait leat__mutant_futex_wait
-#define leat__futex_wake leat__mutant_futex_wake
-#define leat__futex_waitv leat__mutant_futex_waitv
 #define leat_bell_listen leat_mutant_bell_listen
 #define leat_bell_wait leat_mutant_bell_wait
 #define leat_bell_ring leat_mutant_bell_ring

@@ -7,13 +7,13 @@
 #                                the proofs, and its counts: suites crash, liars, models
 #   sh tests/run.sh campaign     the same in its long form
 # Suites: unit channel cli api docs crash models, built with gcc; liars (hostile programs, under ASan and UBSan);
-# tests of these again as clang, asan (gcc, with UBSan), tsan (clang), asan-clang, tsan-gcc, i386, aarch64 (unit,
+# tests of these again as clang, semaphore (-Dwait=semaphore), asan (gcc, with UBSan), tsan (clang), asan-clang, tsan-gcc, i386, aarch64 (unit,
 # under emulation where need be), and interop (32- and 64-bit programs exchange messages). Ends with the counts;
 # exit 0 only if none failed.
 set -u
 here=$(cd "$(dirname "$0")/.." && pwd)
 cd "$here" || exit 1
-all="unit channel cli api docs crash models clang asan tsan asan-clang tsan-gcc i386 aarch64 interop"
+all="unit channel cli api docs crash models clang semaphore asan tsan asan-clang tsan-gcc i386 aarch64 interop"
 
 if [ "${1:-}" = full ]; then
   export LEAT_FULL=1
@@ -142,6 +142,9 @@ for s in $want; do
         UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 run asan hostile || failed_builds=$((failed_builds + 1)) ;;
     clang)
       CC=clang build clang --buildtype=release && run clang --suite unit --suite channel ||
+        failed_builds=$((failed_builds + 1)) ;;
+    semaphore)
+      build semaphore --buildtype=debugoptimized -Dwait=semaphore && run semaphore --suite unit --suite channel ||
         failed_builds=$((failed_builds + 1)) ;;
     asan)
       build asan --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false &&

@@ -104,10 +104,10 @@ static void sleep_on(struct leat__poller *po, struct leat__waitv *v, unsigned n,
 {
 	if (n < LEAT__WAITV_MAX) {
 		v[n] = leat__waitv(&po->kick, kick);
-		if (leat__futex_waitv(v, n + 1, ns) != -ENOSYS)
+		if (leat__words_wait(v, n + 1, ns) != -ENOSYS)
 			return;
 	}
-	leat__futex_wait(&po->kick, kick, n ? leat__min(ns, FALLBACK_NS) : ns);
+	leat__word_wait(&po->kick, kick, n ? leat__min(ns, FALLBACK_NS) : ns);
 }
 
 static void *run(void *arg)
@@ -133,7 +133,7 @@ static void *run(void *arg)
 static void kick(struct leat__poller *po)
 {
 	leat__fetch_add(&po->kick, 1u);
-	leat__futex_wake(&po->kick, 1);
+	leat__word_wake(&po->kick, 1);
 }
 
 /* One that has room, with the lists locked. NULL with the reason in *err. */

@@ -136,7 +136,7 @@ static void leave_watch(struct leat_queue *q)
 		return;
 	if (leat__load_relaxed(&slot->sleepers)) {
 		leat__fetch_add(&slot->bell, 2u);
-		leat__futex_wake(&slot->bell, 1);
+		leat__word_wake(&slot->bell, 1);
 	}
 }
 
@@ -204,7 +204,7 @@ static int wait(struct leat_queue *q, uint64_t deadline)
 	now = leat__now();
 	/* Whoever leaves the watch moves the bell, after it has left. */
 	if (!leat__queue_ready(q) && !watch(q))
-		e = now >= deadline ? -ETIMEDOUT : leat__futex_wait(&slot->bell, seen, leat__min(deadline - now, SLICE_NS));
+		e = now >= deadline ? -ETIMEDOUT : leat__word_wait(&slot->bell, seen, leat__min(deadline - now, SLICE_NS));
 	leat__fetch_add(&slot->sleepers, UINT32_MAX);
 	return e;
 }

@@ -12,6 +12,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 #include "base/base.h"
+#include "mem/home.h"
 #include "mem/region.h"
 
 #ifndef MADV_POPULATE_READ
@@ -138,6 +139,8 @@ int leat__region_map(struct leat_region *r)
 					  (unsigned long long)r->size, strerror(errno));
 		r->addr = p;
 	}
+	if (!(r->flags & LEAT_PRIVATE))
+		leat__home_add(r->addr, r->size, r->fd, r->id);
 	if (r->flags & LEAT_PREFAULT) {
 		e = leat__prefault(r->addr, r->size,
 			     !(r->flags & (LEAT_RDONLY | LEAT_PRIVATE)));
@@ -239,6 +242,7 @@ void leat_region_close(struct leat_region *r)
 	if (!r)
 		return;
 	leat__life_end(&r->life);
+	leat__home_remove(r->addr);
 	if (r->view)
 		munmap(r->view, (size_t)(2 * r->view_size));
 	if (r->kind == LEAT_SYSV && r->addr)

@@ -5,9 +5,6 @@
  */
 #include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 #include <leat/sync.h>
 #include "base/base.h"
@@ -25,47 +22,6 @@
 #define LEAT__FIRST_SLEEP_NS UINT64_C(50000)
 #endif
 
-#ifndef SYS_futex_waitv
-#define SYS_futex_waitv 449
-#endif
-
-#ifdef SYS_futex_time64
-#define FUTEX_CALL SYS_futex_time64
-struct futex_timespec {
-	int64_t sec, nsec;
-};
-#else
-#define FUTEX_CALL SYS_futex
-struct futex_timespec {
-	long sec, nsec;
-};
-#endif
-
-int leat__futex_wait(uint32_t *word, uint32_t seen, uint64_t ns)
-{
-	struct futex_timespec ts = {(int64_t)(ns / 1000000000u), (int64_t)(ns % 1000000000u)};
-	int saved = errno;
-	int r = (int)syscall(FUTEX_CALL, word, FUTEX_WAIT, seen, &ts, NULL, 0);
-
-	r = r < 0 ? -errno : 0;
-	errno = saved;
-	return r;
-}
-
-int leat__futex_waitv(struct leat__waitv *v, unsigned n, uint64_t ns)
-{
-	uint64_t until = leat__now() + ns;
-	struct {
-		int64_t sec, nsec;
-	} ts = {(int64_t)(until / 1000000000u), (int64_t)(until % 1000000000u)};
-	int saved = errno;
-	int r = (int)syscall(SYS_futex_waitv, v, n, 0, &ts, CLOCK_MONOTONIC);
-
-	r = r >= 0 ? 0 : errno == EPERM ? -ENOSYS : -errno;
-	errno = saved;
-	return r;
-}
-
 /* Sleep on one word, or on several where that is possible, else for a moment. */
 static int sleep_on(uint32_t *const *bells, const uint32_t *seen, unsigned n, uint64_t ns)
 {
@@ -73,19 +29,11 @@ static int sleep_on(uint32_t *const *bells, const uint32_t *seen, unsigned n, ui
 	int r;
 
 	if (n == 1)
-		return leat__futex_wait(bells[0], seen[0], ns);
+		return leat__word_wait(bells[0], seen[0], ns);
 	for (unsigned i = 0; i < n; i++)
 		v[i] = leat__waitv(bells[i], seen[i]);
-	r = leat__futex_waitv(v, n, ns);
-	return r == -ENOSYS ? leat__futex_wait(bells[0], seen[0], leat__min(ns, ALONE_NS)) : r;
-}
-
-void leat__futex_wake(uint32_t *word, int n)
-{
-	int saved = errno;
-
-	syscall(FUTEX_CALL, word, FUTEX_WAKE, n, NULL, NULL, 0);
-	errno = saved;
+	r = leat__words_wait(v, n, ns);
+	return r == -ENOSYS ? leat__word_wait(bells[0], seen[0], leat__min(ns, ALONE_NS)) : r;
 }
 
 int leat__bell_wake(uint32_t *bell, uint32_t seen)
@@ -93,7 +41,7 @@ int leat__bell_wake(uint32_t *bell, uint32_t seen)
 	/* +1 clears bit 0 and adds 2. Losing means that somebody else woke them, or that the word
 	 * moved and its sleepers do not sleep: nothing to do again. */
 	if (leat__cas(bell, seen, seen + 1))
-		leat__futex_wake(bell, INT_MAX);
+		leat__word_wake(bell, INT_MAX);
 	return 0;
 }
 
@@ -101,7 +49,7 @@ void leat__bell_toll(uint32_t *bell)
 {
 	/* A victim may have cleared bit 0 and died before it woke anyone. */
 	leat__fetch_add(bell, 2u);
-	leat__futex_wake(bell, INT_MAX);
+	leat__word_wake(bell, INT_MAX);
 }
 
 void leat__spin_init(struct leat__spin *spin, int64_t option_ns)
@@ -253,7 +201,7 @@ int leat_bell_wait(struct leat_bell *bell, uint32_t heard, int64_t timeout_ns)
 		now = leat__now();
 		if (now >= deadline)
 			return leat__say(-ETIMEDOUT, "the bell did not ring in time");
-		if (leat__futex_wait(&bell->word, heard, leat__min(deadline - now, SLICE_NS)) == 0)
+		if (leat__word_wait(&bell->word, heard, leat__min(deadline - now, SLICE_NS)) == 0)
 			return 0;
 	}
 }

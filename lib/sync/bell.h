@@ -7,6 +7,7 @@
  */
 #include <stdint.h>
 #include "base/atomic.h"
+#include "sync/word.h"
 
 /* Where waiting looks for its condition: 1 true, 0 not yet, negative: give up with that. */
 typedef int leat__cond_fn(void *arg);
@@ -55,24 +56,7 @@ static inline int leat__bell_notify(uint32_t *bell)
 }
 
 /* The same on several bells at once, of which any may ring; at most LEAT__WAITV_MAX. */
-enum { LEAT__WAITV_MAX = 128 }; /* the kernel's */
 int leat__bells_wait(uint32_t *const *bells, unsigned n, struct leat__spin *spin, leat__cond_fn *cond,
 		     void *arg, uint64_t deadline);
-
-/* Raw futex operations on a shared word; @ns relative. 0, or -errno (-ETIMEDOUT, -EAGAIN, -EINTR). */
-int leat__futex_wait(uint32_t *word, uint32_t seen, uint64_t ns);
-void leat__futex_wake(uint32_t *word, int n);
-
-/* A word to wait on together with others: futex_waitv's. */
-struct leat__waitv {
-	uint64_t value, address;
-	uint32_t flags, reserved;
-};
-static inline struct leat__waitv leat__waitv(const uint32_t *word, uint32_t seen)
-{
-	return (struct leat__waitv){seen, (uintptr_t)word, 2 /* FUTEX_32 */, 0};
-}
-/* 0, or -errno; -ENOSYS where the kernel does not have it, or may not be asked for it. */
-int leat__futex_waitv(struct leat__waitv *v, unsigned n, uint64_t ns);
 
 #endif

@@ -94,7 +94,7 @@ int leat_mutex_lock(struct leat_region *region, struct leat_mutex *mutex, int64_
 			return leat__say(-ETIMEDOUT, "the mutex stayed locked by a living owner");
 		if (!(v & SLEEPERS) && !leat__cas(&mutex->owner, v, v | SLEEPERS))
 			continue;
-		leat__futex_wait(&mutex->owner, v | SLEEPERS, leat__min(deadline - now, SLICE_NS));
+		leat__word_wait(&mutex->owner, v | SLEEPERS, leat__min(deadline - now, SLICE_NS));
 	}
 }
 
@@ -121,6 +121,6 @@ int leat_mutex_unlock(struct leat_region *region, struct leat_mutex *mutex)
 	if (leat__load_relaxed(&mutex->state) == DIED)
 		leat__store_relaxed(&mutex->state, (uint32_t)LOST);
 	if (leat__exchange(&mutex->owner, 0u) & SLEEPERS)
-		leat__futex_wake(&mutex->owner, 1);
+		leat__word_wake(&mutex->owner, 1);
 	return 0;
 }

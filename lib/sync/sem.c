@@ -33,7 +33,7 @@ int leat_sem_post(struct leat_sem *sem)
 	/* Pairs with the fetch_add in leat_sem_wait(): value then sleepers here, the other way round
 	 * there, both sequentially consistent. */
 	if (__atomic_load_n(&sem->sleepers, __ATOMIC_SEQ_CST))
-		leat__futex_wake(&sem->value, 1);
+		leat__word_wake(&sem->value, 1);
 	return 0;
 }
 
@@ -69,7 +69,7 @@ int leat_sem_wait(struct leat_sem *sem, int64_t timeout_ns)
 		}
 		if (now >= deadline)
 			break;
-		leat__futex_wait(&sem->value, 0, leat__min(deadline - now, SLICE_NS));
+		leat__word_wait(&sem->value, 0, leat__min(deadline - now, SLICE_NS));
 	}
 	__atomic_fetch_sub(&sem->sleepers, 1u, __ATOMIC_SEQ_CST);
 	return r ? leat__say(r, "the semaphore stayed at zero") : 0;
