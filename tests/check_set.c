@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Waiting on many: nothing is forgotten, nobody starves, and it makes no difference how it sleeps. */
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -392,14 +393,25 @@ static void talk(void *arg)
 	leat_close(l);
 }
 
-/* Receive them all: how long the one that waited longest had to. */
-static uint64_t listen_to_all(int n, int rounds, int fds)
+static int tasks(void)
+{
+	DIR *d = opendir("/proc/self/task");
+	int n = -2; /* . and .. */
+
+	while (d && readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+/* Receive them all. None waits for long, and next to none for as long as a wake-up that is lost takes to be made good. */
+static void listen_to_all(int n, int rounds, int fds)
 {
 	static struct leat_sub *s[1000];
 	struct leat_set *set = set_new();
 	struct leat_ready r[32];
 	struct leat *l;
-	uint64_t worst = 0, got = 0;
+	uint64_t worst = 0, got = 0, slow = 0;
 	char name[32];
 	int pipe_[2];
 	pid_t pid;
@@ -431,12 +443,19 @@ static uint64_t listen_to_all(int n, int rounds, int fds)
 				uint64_t took = leat__now() - crowd->sent_at[i];
 
 				worst = took > worst ? took : worst;
+				slow += took > 40 * MS;
 				leat__store_release(&crowd->sent_at[i], UINT64_C(0));
 				got++;
 			}
 		}
 	}
 	child_ok(pid);
+	fprintf(stderr, "# %d members%s: the longest wait was %.1f ms, %llu of %d took over 40 ms\n", n,
+		fds ? " and a descriptor" : "", (double)worst / 1e6, (unsigned long long)slow, rounds);
+	ck_assert_uint_lt(worst, 5 * SEC);
+	ck_assert_uint_lt(slow, (uint64_t)rounds / 200);
+	ck_assert_int_ge(tasks(), 1 + n / 100); /* a helper for a hundred; ThreadSanitizer has one of its own */
+	ck_assert_int_le(tasks(), 3 + n / 100);
 	if (fds) {
 		close(pipe_[0]);
 		close(pipe_[1]);
@@ -444,7 +463,6 @@ static uint64_t listen_to_all(int n, int rounds, int fds)
 	leat_close(l);
 	leat_set_close(set);
 	munmap(crowd, sizeof(*crowd));
-	return worst;
 }
 
 START_TEST(a_thousand_members_and_none_is_forgotten)
@@ -455,20 +473,19 @@ START_TEST(a_thousand_members_and_none_is_forgotten)
 	most.rlim_cur = most.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &most);
 	ck_assert_msg(most.rlim_max >= 4096, "the limit of open files is too low: ulimit -n");
-	/* A wake-up that is lost is made good after 100 ms, all the time: ten of them in a row are none. */
-	ck_assert_uint_lt(listen_to_all(1000, full() ? 200000 : 20000, 0), 5 * SEC);
+	listen_to_all(1000, full() ? 200000 : 20000, 0);
 }
 END_TEST
 
 START_TEST(a_few_members_and_none_is_forgotten)
 {
-	ck_assert_uint_lt(listen_to_all(8, full() ? 500000 : 50000, 0), 5 * SEC);
+	listen_to_all(8, full() ? 500000 : 50000, 0);
 }
 END_TEST
 
 START_TEST(a_few_and_a_descriptor_and_none_is_forgotten)
 {
-	ck_assert_uint_lt(listen_to_all(8, full() ? 500000 : 50000, 1), 5 * SEC);
+	listen_to_all(8, full() ? 500000 : 50000, 1);
 }
 END_TEST
 
@@ -491,14 +508,14 @@ static void without_waitv(int error)
 START_TEST(without_futex_waitv_it_is_slower_and_that_is_all)
 {
 	without_waitv(_i ? EPERM : ENOSYS);
-	ck_assert_uint_lt(listen_to_all(8, 5000, 0), 5 * SEC);
+	listen_to_all(8, 5000, 0);
 }
 END_TEST
 
 START_TEST(without_futex_waitv_descriptors_work)
 {
 	without_waitv(_i ? EPERM : ENOSYS);
-	ck_assert_uint_lt(listen_to_all(50, 5000, 0), 5 * SEC);
+	listen_to_all(50, 5000, 0);
 }
 END_TEST
 
@@ -550,6 +567,8 @@ static void work(void *arg)
 START_TEST(workers_in_sets_and_on_descriptors_share_the_work)
 {
 	const uint32_t jobs = full() ? 500000 : 20000;
+	const struct leat__seat *seat;
+	struct leat_queue *q;
 	struct leat_pub *p;
 	struct leat *l;
 	uint32_t done = 0;
@@ -578,6 +597,10 @@ START_TEST(workers_in_sets_and_on_descriptors_share_the_work)
 		done += shift->done[i];
 	/* What the dead one had in hand was done again, or was counted by it already. */
 	ck_assert_msg(done == jobs || done + 1 == jobs || done == jobs + 1, "%u of %u", done, jobs);
+	/* Of those who slept nobody counts any more but the one that was killed, perhaps. */
+	ok(leat_queue_open(l, "jobs", "all", NULL, &q));
+	seat = leat__queue_sub(q)->seat;
+	ck_assert_uint_le(leat__load_acquire(&leat__ctrl_slots(seat->ctrl, &seat->cg)[seat->group].sleepers), 1);
 	leat_close(l);
 	munmap(shift, sizeof(*shift));
 }
