@@ -24,6 +24,7 @@ struct leat__pollable {
 	struct leat_sub *s;
 	int efd;
 	int armed, fresh;
+	uint32_t listed; /* the thread's last turn with our bells */
 	uint32_t *bells[LEAT__BELLS];
 	unsigned n_bells;
 	const uint32_t *epoch_now;
@@ -42,7 +43,9 @@ struct leat__poller {
 	unsigned n;
 	pthread_t thread;
 	pthread_mutex_t lock;
-	uint32_t kick;
+	pthread_cond_t back;
+	uint32_t kick, turn;
+	int away; /* the thread sleeps, or is about to, or has just woken; each time is a turn */
 	int stop;
 	struct leat__pollable *all;
 	struct leat *l;
@@ -93,6 +96,7 @@ static unsigned collect(struct leat__poller *po, struct leat__waitv *v, int *fre
 		}
 		*fresh |= p->fresh;
 		p->fresh = 0;
+		p->listed = po->turn;
 		for (unsigned i = 0; i < p->n_bells; i++, n++)
 			if (n < LEAT__WAITV_MAX)
 				v[n] = leat__waitv(p->bells[i], seen[i]);
@@ -121,10 +125,14 @@ static void *run(void *arg)
 		int fresh = 0;
 		unsigned n = collect(po, v, &fresh);
 
+		po->away = 1;
 		pthread_mutex_unlock(&po->lock);
 		leat__tend(po->l);
 		sleep_on(po, v, n, kick, fresh ? FIRST_NS : SLICE_NS);
 		pthread_mutex_lock(&po->lock);
+		po->away = 0;
+		po->turn++;
+		pthread_cond_broadcast(&po->back);
 	}
 	pthread_mutex_unlock(&po->lock);
 	return NULL;
@@ -134,6 +142,17 @@ static void kick(struct leat__poller *po)
 {
 	leat__fetch_add(&po->kick, 1u);
 	leat__word_wake(&po->kick, 1);
+}
+
+/* The thread may be sleeping on our bells, in memory that is about to go: let it come out first. With the lock held. */
+static void leave_alone(const struct leat__pollable *p)
+{
+	struct leat__poller *po = p->by;
+
+	if (po->away && p->listed == po->turn)
+		kick(po);
+	while (po->away && p->listed == po->turn)
+		pthread_cond_wait(&po->back, &po->lock);
 }
 
 /* One that has room, with the lists locked. NULL with the reason in *err. */
@@ -154,6 +173,8 @@ static struct leat__poller *poller_for(struct leat *l, int *err)
 	}
 	po->l = l;
 	pthread_mutex_init(&po->lock, NULL);
+	pthread_cond_init(&po->back, NULL);
+	po->turn = 1; /* 0: never listed */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old); /* the program's signals are not for our thread */
 	e = pthread_create(&po->thread, NULL, run, po);
@@ -217,6 +238,7 @@ void leat__pollable_disarm(struct leat_sub *s)
 	pthread_mutex_lock(&po->lock);
 	if (s->pollable->armed)
 		signal_fd(s->pollable);
+	leave_alone(s->pollable);
 	pthread_mutex_unlock(&po->lock);
 }
 
@@ -277,9 +299,7 @@ void leat__pollable_end(struct leat_sub *s)
 		;
 	*at = p->next;
 	s->pollable = NULL;
-	/* The thread may sleep on our bell, in memory that is about to go: let it come out first. A
-	 * futex that is gone only makes it return; it holds no pointer beyond its list. */
-	kick(po);
+	leave_alone(p);
 	pthread_mutex_unlock(&po->lock);
 	close(p->efd);
 	free(p->at);
@@ -297,6 +317,7 @@ void leat__pollers_end(struct leat *l)
 		kick(po);
 		pthread_mutex_unlock(&po->lock);
 		pthread_join(po->thread, NULL);
+		pthread_cond_destroy(&po->back);
 		pthread_mutex_destroy(&po->lock);
 		free(po);
 	}

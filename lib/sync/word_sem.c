@@ -25,6 +25,7 @@
 #define NAP_NS   UINT64_C(1000000)
 #define STALE_NS UINT64_C(10000000000) /* who is stopped for so long in its sleep may be woken late */
 #define PLACES   4096
+#define GROUP    64
 
 struct place {
 	alignas(64) uint64_t until; /* it is waited that long at most */
@@ -36,7 +37,7 @@ struct place {
 };
 
 struct table {
-	uint32_t used; /* none beyond this was ever taken */
+	uint32_t taken[PLACES / GROUP]; /* of each group, at most: the killed may have left it too large */
 	struct place places[PLACES];
 };
 
@@ -53,7 +54,7 @@ static struct table *map(void)
 	struct stat st;
 	int fd;
 
-	snprintf(name, sizeof(name), "/sleepers.leat.%u", (unsigned)geteuid());
+	snprintf(name, sizeof(name), "/leat.sleepers.%u", (unsigned)geteuid());
 	fd = shm_open(name, O_RDWR | O_CREAT, 0600);
 	if (fd < 0)
 		return NULL;
@@ -75,6 +76,15 @@ static struct table *get(void)
 	return leat__load_acquire(&table);
 }
 
+/* The library may be unloaded before its process ends. */
+static __attribute__((destructor)) void unmap(void)
+{
+	struct table *t = leat__exchange(&table, NULL);
+
+	if (t)
+		munmap(t, sizeof(*t));
+}
+
 static uint32_t key_of(const uint32_t *word)
 {
 	return (uint32_t)((uintptr_t)word % LEAT__PAGE_MIN);
@@ -85,21 +95,22 @@ static uint32_t key_of(const uint32_t *word)
 /* A place for who sleeps on @word at the semaphore of place @at (itself: PLACES). Its index; -1 there is none. */
 static int take(struct table *t, const uint32_t *word, uint64_t until, uint32_t at, uint32_t *turn)
 {
-	static __thread uint32_t start; /* where there was one the last time */
 	uint64_t now = leat__now();
 
-	for (uint32_t k = 0; k < PLACES; k++) {
-		uint32_t i = (start + k) % PLACES, v = leat__load_acquire(&t->places[i].turn), used;
+	for (uint32_t i = 0; i < PLACES; i++) { /* the lowest: who wakes has not far to look */
+		uint32_t v = leat__load_acquire(&t->places[i].turn);
 		struct place *p = &t->places[i];
 
 		if ((v & 1) && now < leat__load_relaxed(&p->until) + STALE_NS)
 			continue;
 		*turn = v & 1 ? v + 2 : v + 1;
-		if (!leat__cas(&p->turn, v, *turn))
+		if (!(v & 1))
+			leat__fetch_add(&t->taken[i / GROUP], 1u);
+		if (!leat__cas(&p->turn, v, *turn)) {
+			if (!(v & 1))
+				leat__fetch_add(&t->taken[i / GROUP], UINT32_MAX);
 			continue;
-		start = i;
-		for (used = leat__load_relaxed(&t->used); used <= i && !leat__cas(&t->used, used, i + 1);)
-			used = leat__load_relaxed(&t->used);
+		}
 		leat__store_relaxed(&p->until, until);
 		leat__store_relaxed(&p->home, leat__home_of(word));
 		leat__store_relaxed(&p->at, at == PLACES ? i : at);
@@ -114,7 +125,8 @@ static int take(struct table *t, const uint32_t *word, uint64_t until, uint32_t 
 static void leave(struct table *t, int i, uint32_t turn)
 {
 	leat__store_relaxed(&t->places[i].key, 0u);
-	leat__cas(&t->places[i].turn, turn, turn + 1); /* unless it was taken from us */
+	if (leat__cas(&t->places[i].turn, turn, turn + 1)) /* unless it was taken from us */
+		leat__fetch_add(&t->taken[(uint32_t)i / GROUP], UINT32_MAX);
 }
 
 static int nap(uint64_t ns)
@@ -169,15 +181,10 @@ int leat__word_wait(uint32_t *word, uint32_t seen, uint64_t ns)
 	return leat__words_wait(&v, 1, ns);
 }
 
-void leat__word_wake(uint32_t *word, int n)
+/* Who sleeps in this group on @key (in @home): wake up to @n of them. How many are left to be woken. */
+static int wake_group(struct table *t, uint32_t group, uint32_t key, uint32_t home, int n)
 {
-	struct table *t = get();
-	uint32_t key = key_of(word) + 1, home = leat__home_of(word), used;
-	int saved = errno;
-
-	leat__fence();
-	used = t ? leat__load_acquire(&t->used) : 0;
-	for (uint32_t i = 0; i < used && i < PLACES && n > 0; i++) {
+	for (uint32_t i = group * GROUP; i < (group + 1) * GROUP && n > 0; i++) {
 		struct place *p = &t->places[i];
 		uint32_t theirs;
 
@@ -187,11 +194,22 @@ void leat__word_wake(uint32_t *word, int n)
 		if (home && theirs && home != theirs)
 			continue;
 		/* Each only once: it has its token, and will not need another. */
-		if (leat__cas(&p->key, key, 0u))
-			sem_post(&t->places[leat__load_relaxed(&p->at) % PLACES].sem);
-		else
+		if (!leat__cas(&p->key, key, 0u))
 			continue;
-		n -= home && home == theirs;
+		sem_post(&t->places[leat__load_relaxed(&p->at) % PLACES].sem);
+		n -= home && home == theirs; /* else it may not have been meant */
 	}
+	return n;
+}
+
+void leat__word_wake(uint32_t *word, int n)
+{
+	struct table *t = get();
+	int saved = errno;
+
+	leat__fence();
+	for (uint32_t g = 0; t && n > 0 && g < PLACES / GROUP; g++)
+		if (leat__load_acquire(&t->taken[g]))
+			n = wake_group(t, g, key_of(word) + 1, leat__home_of(word), n);
 	errno = saved;
 }
