@@ -7,13 +7,13 @@
 #                                the proofs, and its counts: suites crash, liars, models
 #   sh tests/run.sh campaign     the same in its long form
 # Suites: unit channel cli api docs crash models, built with gcc; liars (hostile programs, under ASan and UBSan);
-# tests of these again as clang, semaphore (-Dwait=semaphore), asan (gcc, with UBSan), tsan (clang), asan-clang, tsan-gcc, i386, aarch64 (unit,
-# under emulation where need be), and interop (32- and 64-bit programs exchange messages). Ends with the counts;
-# exit 0 only if none failed.
+# tests of these again as clang, semaphore (-Dwait=semaphore), asan (gcc, with UBSan), tsan (clang), asan-clang,
+# tsan-gcc, i386, aarch64 (unit, under emulation where need be); interop (32- and 64-bit programs exchange messages);
+# fuzz (40 s for each target; an hour in the long form). Ends with the counts; exit 0 only if none failed.
 set -u
 here=$(cd "$(dirname "$0")/.." && pwd)
 cd "$here" || exit 1
-all="unit channel cli api docs crash models clang semaphore asan tsan asan-clang tsan-gcc i386 aarch64 interop"
+all="unit channel cli api docs crash models clang semaphore asan tsan asan-clang tsan-gcc i386 aarch64 interop fuzz"
 
 if [ "${1:-}" = full ]; then
   export LEAT_FULL=1
@@ -122,6 +122,18 @@ P
   rm -rf "$dir"
 }
 
+fuzz() {
+  seconds=40
+  [ -n "${LEAT_FULL:-}" ] && seconds=3600
+  sh tests/fuzz/run.sh $seconds | tee "$log.tap"
+  python3 - "$log.tap" >> "$log" <<'P'
+import json, sys
+text = open(sys.argv[1]).read()
+print(json.dumps({"name": "fuzz", "result": "OK" if "1.." in text else "ERROR", "stdout": text}))
+P
+  rm -f "$log.tap"
+}
+
 step() { printf '\n== %s (%ds)\n' "$1" $(($(date +%s) - started)); }
 skip=0
 for s in $want; do
@@ -167,6 +179,7 @@ for s in $want; do
     aarch64)
       cross arm64 aarch64-linux-gnu aarch64 "exe_wrapper = ['qemu-aarch64-static', '-L', '/usr/aarch64-linux-gnu']" aarch64-linux-gnu &&
         run arm64 --suite unit || failed_builds=$((failed_builds + 1)) ;;
+    fuzz) fuzz ;;
     interop)
       build gcc --buildtype=debugoptimized && cross i386 i686-linux-gnu x86 "" i386-linux-gnu && interop ||
         failed_builds=$((failed_builds + 1)) ;;

@@ -1,0 +1,69 @@
+#!/bin/sh
+# Feed the parsers with what nobody would send. Needs clang.
+#   sh tests/fuzz/run.sh SECONDS [TARGET...]   each for so long, two at a time; TAP; what fails is kept in build/fuzz
+#   sh tests/fuzz/run.sh coverage              how much of what they are for the committed inputs reach
+set -u
+here=$(cd "$(dirname "$0")/../.." && pwd)
+cd "$here" || exit 1
+targets="wire ring broker"
+
+# build NAME MESON-ARGS...
+build() {
+  name=$1; shift
+  [ -f "build/$name/build.ninja" ] || CC=clang meson setup "build/$name" -Dfuzz=true -Dtests=false -Db_lundef=false \
+    --buildtype=debugoptimized "$@" > "build.$$" 2>&1 || { cat "build.$$"; rm -f "build.$$"; exit 1; }
+  rm -f "build.$$"
+  ninja -C "build/$name" > "build/$name/log" 2>&1 || { tail -n 40 "build/$name/log"; exit 1; }
+}
+
+if [ "${1:-}" = coverage ]; then
+  build coverage -Db_sanitize=address -Dc_args='-fprofile-instr-generate -fcoverage-mapping' \
+    -Dc_link_args='-fprofile-instr-generate'
+  export LLVM_PROFILE_FILE
+  objects=
+  for t in $targets; do
+    LLVM_PROFILE_FILE=build/coverage/$t.profraw
+    "build/coverage/tests/fuzz/fuzz_$t" -runs=0 "tests/fuzz/corpus/$t" 2>/dev/null
+    objects="$objects${objects:+ -object} build/coverage/tests/fuzz/fuzz_$t"
+  done
+  llvm-profdata merge -o build/coverage/all.profdata build/coverage/*.profraw
+  # shellcheck disable=SC2086
+  llvm-cov report $objects -instr-profile=build/coverage/all.profdata lib/link/wire.c lib/mem/layout.c lib/ring/reader.c \
+    lib/ring/group.c daemon/changes.c daemon/looks.c daemon/registry.c daemon/requests.c daemon/shares.c daemon/slots.c
+  exit
+fi
+
+seconds=${1:?usage: sh tests/fuzz/run.sh SECONDS [TARGET...]}
+shift
+[ $# -gt 0 ] && targets=$*
+build fuzz -Db_sanitize=address,undefined
+one() {
+  work=build/fuzz/work/$1
+  mkdir -p "$work"
+  dict=
+  [ -f "tests/fuzz/$1.dict" ] && dict=-dict=tests/fuzz/$1.dict
+  # shellcheck disable=SC2086
+  "build/fuzz/tests/fuzz/fuzz_$1" -max_total_time="$seconds" -max_len=4500 -print_final_stats=1 $dict \
+    -artifact_prefix="build/fuzz/$1-" "$work" "tests/fuzz/corpus/$1" > "build/fuzz/$1.log" 2>&1
+  echo $? > "build/fuzz/$1.code"
+}
+n=0 bad=0 running=0
+for t in $targets; do
+  one "$t" &
+  running=$((running + 1))
+  [ $((running % 2)) = 0 ] && wait
+done
+wait
+for t in $targets; do
+  n=$((n + 1))
+  runs=$(sed -n 's/.*number_of_executed_units: *//p' "build/fuzz/$t.log")
+  if [ "$(cat "build/fuzz/$t.code")" = 0 ]; then
+    echo "ok $n - fuzz_$t: $runs inputs in $seconds s"
+  else
+    bad=1
+    grep -v -E 'NEW|REDUCE|pulse|RELOAD' "build/fuzz/$t.log" | tail -n 30 | sed 's/^/# /'
+    echo "not ok $n - fuzz_$t"
+  fi
+done
+echo "1..$n"
+exit $bad
