@@ -51,6 +51,12 @@ static void look_at(const struct leat__msg *m)
 	leat__hash(at, (size_t)m->size);
 }
 
+/* A position: any, or (@tame) one that might be meant. */
+static uint64_t position(struct input *in, int tame)
+{
+	return tame ? (uint64_t)next8(in) * 8 + (next8(in) & 3) * CAPACITY : next64(in);
+}
+
 static void heads(struct input *in)
 {
 	struct leat__head head;
@@ -78,7 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct leat__line *lines;
 	struct leat__msg msg;
 	unsigned gone;
-	int e, mode;
+	int e, mode, tame;
 
 	if (!ring)
 		setup();
@@ -89,20 +95,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	lines = leat__ctrl_lines(ctrl, &cg, 0);
 	gone = next8(&in);
-	ring->tail = next64(&in);
-	ring->last = next64(&in);
-	ring->sent = next64(&in);
-	ring->intent = next64(&in);
-	ring->limit = next64(&in);
+	tame = next8(&in) & 3;
+	ring->tail = position(&in, tame);
+	ring->last = position(&in, tame);
+	ring->sent = position(&in, tame & 2);
+	ring->intent = position(&in, tame);
+	ring->limit = position(&in, tame);
 	ring->closed = next8(&in) & 1;
 	ring->moving = next8(&in) & 1;
 	ring->began = next64(&in);
 	for (int i = 0; i < LEAT__MARKS; i++)
-		ring->marks[i] = next64(&in);
+		ring->marks[i] = position(&in, tame);
 	for (int i = 0; i < BLOCKS; i++)
-		leat__block_words(ring)[i] = next64(&in);
+		leat__block_words(ring)[i] = position(&in, tame & 2);
 	for (int i = 0; i < SLOTS; i++)
-		lines[i] = (struct leat__line){.cursor = next64(&in), .state = next64(&in), .count = next64(&in)};
+		lines[i] = (struct leat__line){.cursor = position(&in, tame) | (next8(&in) & 1),
+					       .state = LEAT__WORD(tame ? 1 : next8(&in), next64(&in) & 0xffffff),
+					       .count = next8(&in)};
 	memset(view, 0, CAPACITY);
 	if (in.at < in.end)
 		memcpy(view, in.at, (size_t)(in.end - in.at) < CAPACITY ? (size_t)(in.end - in.at) : CAPACITY);
