@@ -197,8 +197,8 @@ LEAT_API int leat_drop(struct leat_sub *sub, const void *data);
 LEAT_API int leat_latest(struct leat_sub *sub, void *buf, size_t size, struct leat_info *info);
 
 /*
- * A descriptor, borrowed, readable while messages wait; for poll and event loops. The first call
- * starts one helper thread for this struct leat. Receive with timeout 0 until -EAGAIN.
+ * A descriptor, borrowed, readable while messages wait; for poll and event loops. The first call, and every
+ * hundredth, starts a helper thread for this struct leat. Receive with timeout 0 until -EAGAIN.
  */
 LEAT_API int leat_sub_fd(struct leat_sub *sub);
 
