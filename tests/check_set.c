@@ -515,6 +515,27 @@ START_TEST(without_futex_waitv_it_is_slower_and_that_is_all)
 }
 END_TEST
 
+START_TEST(without_futex_waitv_waiting_is_not_spinning)
+{
+	struct leat *l = (broker_start(NULL), broker_open());
+	struct leat_set *set = set_new();
+	struct leat_sub *s[2] = {subscriber(l, "a"), subscriber(l, "b")};
+	struct timespec before, after;
+	struct leat_ready r;
+
+	without_waitv(_i ? EPERM : ENOSYS);
+	for (int i = 0; i < 2; i++)
+		ok(leat_set_add_sub(set, s[i], s[i]));
+	settle(set, s, 2);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+	fails(leat_set_wait(set, &r, 1, 500 * MS), ETIMEDOUT);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+	ck_assert_int_lt((after.tv_sec - before.tv_sec) * SEC + after.tv_nsec - before.tv_nsec, 200 * MS);
+	leat_close(l);
+	leat_set_close(set);
+}
+END_TEST
+
 START_TEST(without_futex_waitv_descriptors_work)
 {
 	without_waitv(_i ? EPERM : ENOSYS);
@@ -626,6 +647,7 @@ int main(void)
 	test(tc, a_few_and_a_descriptor_and_none_is_forgotten);
 	test(tc, a_thousand_members_and_none_is_forgotten);
 	tcase_add_loop_test(tc, without_futex_waitv_it_is_slower_and_that_is_all, 0, 2);
+	tcase_add_loop_test(tc, without_futex_waitv_waiting_is_not_spinning, 0, 2);
 	tcase_add_loop_test(tc, without_futex_waitv_descriptors_work, 0, 2);
 	test(tc, workers_in_sets_and_on_descriptors_share_the_work);
 	return run_suite(s);

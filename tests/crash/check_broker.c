@@ -318,12 +318,45 @@ START_TEST(a_channel_of_more_rings_than_a_packet_lists_comes_back_whole)
 			    p[i]->at.id != p[i]->origin && leat__tied(a, p[i]->at.tie)));
 	ok(leat_stat(b, name, &st, NULL, NULL));
 	ck_assert_uint_eq(st.publishers, CROWD);
+	ck_assert_uint_eq(st.sent, 3 * CROWD);
 	ok(leat_sub_open(b, name, OPTS(leat_sub_opts, .from = LEAT_OLDEST), &after));
 	for (int i = 0; i < 3 * CROWD; i++)
 		ok(leat_recv(after, &(uint64_t){0}, 8, NULL, 5 * SEC));
 	for (int i = 0; i < CROWD; i++)
 		leat_pub_close(p[i]);
 	leat_close(b);
+	leat_close(a);
+}
+END_TEST
+
+START_TEST(a_subscriber_that_comes_back_is_waited_for_in_every_ring_of_a_long_list)
+{
+	struct leat *a = broker_open(), *fresh;
+	const char *name = random_name();
+	static struct leat_pub *p[CROWD];
+	uint64_t n, sent = 0, lost = 0;
+	struct leat_info info;
+	struct leat_sub *s;
+
+	ok(leat_sub_open(a, name, OPTS(leat_sub_opts, .max_publishers = CROWD, .max_subscribers = 4), &s));
+	broker_again();
+	fresh = broker_open();
+	for (uint64_t i = 0; i < CROWD; i++) {
+		ok(leat_pub_open(fresh, name, OPTS(leat_pub_opts, .capacity = 4096, .max_size = 64, .max_publishers = CROWD,
+						   .max_subscribers = 4), &p[i]));
+		ok(leat_send(p[i], &i, 8, 0));
+	}
+	for (int i = 0; i < CROWD; i++)
+		ok(leat_recv(s, &n, 8, NULL, 10 * SEC));
+	while (leat_send(p[CROWD - 1], &sent, 8, 0) == 0)
+		must(++sent < 1000, "a publisher of the last page does not wait for it");
+	for (uint64_t i = 0; i < sent; i++) {
+		ok(leat_recv(s, &n, 8, &info, SEC));
+		lost += info.lost;
+		ck_assert_uint_eq(n, i);
+	}
+	ck_assert_uint_eq(lost, 0);
+	leat_close(fresh);
 	leat_close(a);
 }
 END_TEST
@@ -865,6 +898,7 @@ int main(void)
 	test(tc, a_slow_publisher_and_its_readers_come_back_without_traffic);
 	test(tc, who_opens_after_the_restart_gets_what_old_publishers_send);
 	test(tc, a_channel_of_more_rings_than_a_packet_lists_comes_back_whole);
+	test(tc, a_subscriber_that_comes_back_is_waited_for_in_every_ring_of_a_long_list);
 	test(tc, rings_that_a_subscriber_never_mapped_are_not_lost);
 	tcase_add_loop_test(tc, who_missed_a_whole_life_of_the_broker_loses_nothing, 0, 4);
 	test(tc, a_ring_that_fills_up_before_its_reader_comes_over_loses_nothing);
