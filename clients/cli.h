@@ -34,7 +34,7 @@ struct cli_command {
 };
 
 extern struct cli_command cmd_call, cmd_completion, cmd_get, cmd_ls, cmd_ping, cmd_pub, cmd_queue_push, cmd_queue_take,
-	cmd_region_cat, cmd_region_ls, cmd_region_share, cmd_rm, cmd_serve, cmd_set, cmd_stat, cmd_sub;
+	cmd_region_cat, cmd_region_ls, cmd_region_share, cmd_rm, cmd_serve, cmd_set, cmd_stat, cmd_sub, cmd_who;
 extern struct cli_command *const cli_commands[]; /* ends with NULL */
 
 #define CLI_DOMAIN {"domain", "PATH", "the broker's socket (default: the usual places)", NULL}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* leat ls, leat stat: which channels there are, and who is on one of them. */
+/* leat ls, leat stat, leat who: which channels there are, who is on one of them, and who is connected. */
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -12,6 +12,7 @@ static struct cli_option ls_options[] = {
 	CLI_DOMAIN,
 	{0},
 };
+static struct cli_option who_options[] = {CLI_JSON, CLI_DOMAIN, {0}};
 static struct cli_option stat_options[] = {CLI_JSON, CLI_DOMAIN, {0}};
 
 static int print_json(json_t *j)
@@ -192,6 +193,49 @@ static int run_stat(struct cli_command *cmd, int argc, char **argv)
 	return print_json(one);
 }
 
+static int on_client(const struct leat_who *w, void *arg)
+{
+	json_t *all = arg;
+
+	if (all)
+		return json_array_append_new(
+			       all, json_pack("{s:I, s:i, s:i, s:s, s:i, s:i, s:i, s:i, s:I}", "client", (json_int_t)w->client,
+					      "pid", (int)w->pid, "uid", (int)w->uid, "program", w->program, "publishers",
+					      (int)w->publishers, "subscribers", (int)w->subscribers, "shares", (int)w->shares,
+					      "watches", (int)w->watches, "bytes", (json_int_t)w->bytes)) < 0
+			       ? -ENOMEM
+			       : 0;
+	printf("%6llu %-15s %8d %6u %5u %5u %6u %7u %12llu\n", (unsigned long long)w->client, w->program, (int)w->pid, w->uid,
+	       w->publishers, w->subscribers, w->shares, w->watches, (unsigned long long)w->bytes);
+	return 0;
+}
+
+static int run_who(struct cli_command *cmd, int argc, char **argv)
+{
+	json_t *all;
+	struct leat *l;
+	int r;
+
+	(void)argv;
+	if (argc)
+		return cli_usage(cmd, "it takes no names");
+	r = cli_open(cmd, &l);
+	if (r)
+		return r;
+	all = cli_get(cmd, "json") ? json_array() : NULL;
+	if (!all)
+		printf("%6s %-15s %8s %6s %5s %5s %6s %7s %12s\n", "CLIENT", "PROGRAM", "PID", "UID", "PUBS", "SUBS", "SHARES",
+		       "WATCHES", "BYTES");
+	r = leat_who(l, on_client, all);
+	leat_close(l);
+	if (r < 0) {
+		json_decref(all);
+		return cli_fail(cmd, NULL, r);
+	}
+	return all ? print_json(all) : CLI_DONE;
+}
+
+struct cli_command cmd_who = {"who", "", "List the broker's clients, and what they hold.", who_options, run_who};
 struct cli_command cmd_ls = {"ls", "[PREFIX]", "List channels.", ls_options, run_ls};
 struct cli_command cmd_stat = {"stat", "NAME", "Who is on a channel, and how far.", stat_options,
 			       run_stat};

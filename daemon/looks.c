@@ -122,6 +122,46 @@ more:
 	return 0;
 }
 
+static struct leat__wire_who facts_of(const struct session *s)
+{
+	struct leat__wire_who w = {.client = s->owner.client, .pid = s->owner.pid, .uid = s->owner.uid};
+
+	memcpy(w.program, s->owner.program, sizeof(w.program));
+	for (const struct object *o = s->objects; o; o = o->next) {
+		w.publishers += o->kind == PUBLISHER;
+		w.subscribers += o->kind == SUBSCRIBER;
+		w.shares += o->kind == SHARER;
+		w.watches += o->kind == WATCHER;
+		w.bytes += o->kind == PUBLISHER ? o->ring->g.total : o->kind == SHARER ? o->share->size : 0;
+	}
+	return w;
+}
+
+/* Who has greeted us, in order of numbers. */
+int do_who(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+{
+	uint64_t after = get_u64(in, LEAT__T_CLIENT);
+
+	(void)p;
+	for (;;) {
+		const struct session *next = NULL;
+		struct leat__wire_who w;
+
+		for (const struct session *c = s->b->sessions; c; c = c->next)
+			if (c->greeted && c->owner.client > after && (!next || c->owner.client < next->owner.client))
+				next = c;
+		if (!next)
+			return 0;
+		if (!leat__wire_fits(&r->out, sizeof(w) + 16)) {
+			leat__wire_u32(&r->out, LEAT__T_MORE, 1);
+			return 0;
+		}
+		w = facts_of(next);
+		leat__wire_bytes(&r->out, LEAT__T_WHO, &w, sizeof(w));
+		after = w.client;
+	}
+}
+
 int do_find(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
 {
 	char name[LEAT__NAME_MAX + 1];

@@ -459,7 +459,7 @@ static do_fn *const requests[] = {
 	[LEAT__CLOSE] = do_close,       [LEAT__LIST] = do_list,   [LEAT__LOOK] = do_look,
 	[LEAT__PEERS] = do_peers,       [LEAT__REMOVE] = do_remove,
 	[LEAT__SHARE] = do_share,       [LEAT__FIND] = do_find,   [LEAT__SHARES] = do_shares,
-	[LEAT__WATCH] = do_watch,       [LEAT__CHANGES] = do_changes,
+	[LEAT__WATCH] = do_watch,       [LEAT__CHANGES] = do_changes, [LEAT__WHO] = do_who,
 };
 
 int session_request(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)

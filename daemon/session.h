@@ -85,7 +85,7 @@ uint64_t get_u64(const struct leat__in *in, unsigned tag);
 
 /* looks.c: requests that only want to know. */
 typedef int do_fn(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r);
-do_fn do_list, do_peers, do_find, do_shares, do_watch, do_changes;
+do_fn do_list, do_who, do_peers, do_find, do_shares, do_watch, do_changes;
 /* Answer who waits for what has changed. */
 void watchers_tell(struct broker *b);
 

@@ -926,6 +926,64 @@ START_TEST(list_and_stat_tell_who_is_there)
 }
 END_TEST
 
+struct census {
+	uint64_t last;
+	int n, stop_at;
+	struct leat_who rich;
+};
+
+static int count_client(const struct leat_who *w, void *arg)
+{
+	struct census *c = arg;
+
+	ck_assert_uint_gt(w->client, c->last);
+	ck_assert(w->struct_size == sizeof(*w) && w->pid == getpid() && w->uid == geteuid());
+	ck_assert_str_eq(w->program, "check_channel");
+	c->last = w->client;
+	c->n++;
+	if (w->publishers)
+		c->rich = *w;
+	return c->n == c->stop_at ? 9 : 0;
+}
+
+START_TEST(who_tells_who_is_connected_and_what_they_hold)
+{
+	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD, .size = 8192};
+	struct leat *l = broker_open(), *others[150];
+	struct census c = {0}, some = {.stop_at = 7};
+	struct leat_region *r;
+	struct leat_share *share;
+	struct leat_watch *w;
+	struct leat_queue *q;
+	struct leat_pub *p;
+	struct leat_sub *s;
+
+	for (int i = 0; i < 150; i++)
+		others[i] = broker_open();
+	ok(leat_pub_open(others[75], "a", PUB(.capacity = 4096), &p));
+	ok(leat_pub_open(others[75], "b", PUB(.capacity = 4096), &p));
+	ok(leat_sub_open(others[75], "a", NULL, &s));
+	ok(leat_queue_open(others[75], "b", "g", NULL, &q));
+	ok(leat_watch(others[75], NULL, &w));
+	ok(leat_region_create(&o, &r));
+	ok(leat_region_share(others[75], "r", r, 0, &share));
+	ok(leat_who(l, count_client, &c));
+	ck_assert_int_eq(c.n, 152); /* a watch is a client of its own */
+	ck_assert(c.rich.publishers == 2 && c.rich.subscribers == 2 && c.rich.shares == 1 && c.rich.watches == 0);
+	ck_assert(c.rich.bytes >= 2 * 8192 + 8192 && c.rich.bytes < 65536);
+	ck_assert_int_eq(leat_who(l, count_client, &some), 9);
+	for (int i = 0; i < 150; i++)
+		leat_close(others[i]);
+	c = (struct census){0};
+	ok(leat_who(l, count_client, &c));
+	ck_assert(c.n >= 1 && c.n < 152);
+	broker_kill(SIGKILL);
+	fails(leat_who(l, count_client, &c), ECONNRESET);
+	leat_region_close(r);
+	leat_close(l);
+}
+END_TEST
+
 static int count_one(const struct leat_stat *st, void *arg)
 {
 	char *last = arg;
@@ -1157,6 +1215,7 @@ int main(void)
 	test(tc, four_waiting_subscribers_get_every_byte_in_order);
 	test(tc, under_overwrite_received_and_lost_are_sent_and_nothing_is_torn);
 	test(tc, list_and_stat_tell_who_is_there);
+	test(tc, who_tells_who_is_connected_and_what_they_hold);
 	test(tc, a_long_list_comes_whole_and_in_order);
 	test(tc, garbage_on_the_socket_ends_that_client_only);
 	test(tc, a_busy_publisher_keeps_no_other_from_being_read);

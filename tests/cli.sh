@@ -103,6 +103,20 @@ s = json.load(sys.stdin); assert s['sent'] == 3 and s['peers'][0]['role'] == 'en
   grep -q 'no/such/channel' "$dir/err"
 }
 
+t who_lists_the_clients
+who_lists_the_clients() {
+  local x; x=$(name)
+  "$LEAT_CMD" sub "$x" > /dev/null & local s=$!
+  for _ in $(seq 500); do leat stat "$x" 2>/dev/null | grep -q subscriber && break; sleep 0.01; done
+  leat who --json | python3 -c "
+import json, sys
+one = [c for c in json.load(sys.stdin) if c['pid'] == $s]
+assert len(one) == 1 and one[0]['subscribers'] == 1 and one[0]['program'] == 'leat', one" || return 1
+  leat who | grep -q "^ *[0-9]* leat  *$s " || return 1
+  kill $s; wait $s
+  want 2 leat who x 2>/dev/null
+}
+
 t ls_watch_tells_what_comes_changes_and_goes
 ls_watch_tells_what_comes_changes_and_goes() {
   local x; x=$(name)

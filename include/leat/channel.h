@@ -229,6 +229,28 @@ typedef int leat_list_fn(const struct leat_stat *stat, void *arg);
  */
 LEAT_API int leat_list(struct leat *l, const char *prefix, leat_list_fn *fn, void *arg);
 
+/* A client of the broker: a program's struct leat, or a watch. */
+struct leat_who {
+	size_t struct_size;
+	uint64_t client;      /* its number, never used again */
+	int32_t pid;
+	uint32_t uid;
+	uint32_t publishers;  /* those it has; ended ones are nobody's */
+	uint32_t subscribers; /* workers, servers' and clients' included */
+	uint32_t shares;      /* regions it shares */
+	uint32_t watches;
+	uint64_t bytes;       /* shared memory of its rings, and of the regions it shares */
+	char program[16];
+};
+
+typedef int leat_who_fn(const struct leat_who *who, void *arg);
+
+/*
+ * Call @fn for every client of the broker, in the order they came. A non-zero answer of @fn ends it and is returned.
+ * -ECONNRESET, -ETIMEDOUT.
+ */
+LEAT_API int leat_who(struct leat *l, leat_who_fn *fn, void *arg);
+
 struct leat_peer {
 	size_t struct_size;
 	uint64_t id;     /* ring of a publisher, slot of a subscriber */

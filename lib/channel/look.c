@@ -92,6 +92,52 @@ int leat_list(struct leat *l, const char *prefix, leat_list_fn *fn, void *arg)
 	return leat__list(l, &channels, prefix, &to);
 }
 
+/* A page of clients after *after; 1 there is more. */
+static int who_page(struct leat *l, uint64_t *after, leat_who_fn *fn, void *arg, int *stop)
+{
+	const unsigned char *at = NULL;
+	struct leat__packet pkt;
+	struct leat__out out;
+	struct leat__in in;
+	uint32_t more;
+	size_t size;
+	int e;
+
+	leat__wire_begin(&out, LEAT__WHO, 0, 0);
+	leat__wire_u64(&out, LEAT__T_CLIENT, *after);
+	e = leat__request(l, &out, -1, &pkt, &in);
+	if (e < 0)
+		return e;
+	leat__packet_close(&pkt);
+	while ((at = leat__wire_next(&in, LEAT__T_WHO, at, &size))) {
+		struct leat_who who = {.struct_size = sizeof(who)};
+		struct leat__wire_who w;
+
+		if (size != sizeof(w))
+			return leat__say(-EPROTO, "the broker's list of clients is malformed");
+		memcpy(&w, at, sizeof(w));
+		who = (struct leat_who){sizeof(who), w.client, w.pid, w.uid, w.publishers, w.subscribers, w.shares, w.watches,
+					w.bytes, ""};
+		memcpy(who.program, w.program, sizeof(who.program) - 1);
+		*after = w.client;
+		*stop = fn(&who, arg);
+		if (*stop)
+			return 0;
+	}
+	return leat__wire_get(&in, LEAT__T_MORE, &more, sizeof(more)) == 0;
+}
+
+int leat_who(struct leat *l, leat_who_fn *fn, void *arg)
+{
+	uint64_t after = 0;
+	int e, stop = 0;
+
+	do
+		e = who_page(l, &after, fn, arg, &stop);
+	while (e > 0);
+	return stop ? stop : e;
+}
+
 /* ---- one channel ---- */
 
 struct seen_ring {

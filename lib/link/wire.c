@@ -15,6 +15,7 @@ static_assert(sizeof(struct leat__wire_ring) == 16, "wire 1");
 static_assert(sizeof(struct leat__wire_channel) == 40, "wire 1");
 static_assert(sizeof(struct leat__wire_change) == 24, "wire 1");
 static_assert(sizeof(struct leat__wire_peer) == 40, "wire 1");
+static_assert(sizeof(struct leat__wire_who) == 56, "wire 1");
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "wire and layout are little-endian");
 
 struct tlv {

@@ -37,6 +37,7 @@ enum leat__type {
 	LEAT__SHARES = 14,   /* those after a name */
 	LEAT__WATCH = 15,    /* the channels whose names begin so */
 	LEAT__CHANGES = 16,  /* of a watch: what is new; answered when something is */
+	LEAT__WHO = 17,      /* the clients after one */
 	/* answers of the broker */
 	LEAT__OK = 128,
 	LEAT__ERROR = 129,
@@ -80,7 +81,8 @@ enum leat__tag {
 	LEAT__T_SINCE = 32,      /* u64: the last change that one knows of; none: list all, then ask again */
 	LEAT__T_CHANGE = 33,     /* struct leat__wire_change, then its name; repeated */
 	LEAT__T_AFTER = 34,      /* u64: list the rings after this one; in answers with MORE, the last one listed */
-	LEAT__T_LAST = LEAT__T_AFTER,
+	LEAT__T_WHO = 35,        /* struct leat__wire_who, repeated */
+	LEAT__T_LAST = LEAT__T_WHO,
 };
 #define LEAT__NO_ENTRY UINT32_C(0xffffffff)
 
@@ -128,6 +130,13 @@ struct leat__wire_peer {
 	uint32_t uid;
 	uint32_t role; /* as struct leat_peer */
 	uint32_t alive;
+	char program[16];
+};
+
+struct leat__wire_who {
+	uint64_t client, bytes;
+	int32_t pid;
+	uint32_t uid, publishers, subscribers, shares, watches;
 	char program[16];
 };
 

@@ -146,7 +146,7 @@ static void request(struct input *in, int i)
 {
 	static const uint8_t types[] = {LEAT__PUB_OPEN, LEAT__SUB_OPEN, LEAT__RINGS, LEAT__RING, LEAT__CLOSE, LEAT__LIST,
 					LEAT__LOOK, LEAT__PEERS, LEAT__REMOVE, LEAT__SHARE, LEAT__FIND, LEAT__SHARES,
-					LEAT__WATCH, LEAT__CHANGES, LEAT__PING, LEAT__HELLO, 77};
+					LEAT__WATCH, LEAT__CHANGES, LEAT__WHO, LEAT__PING, LEAT__HELLO, 77};
 	uint8_t type = types[next8(in) % sizeof(types)], how = next8(in);
 	struct leat__wire_share share = {.size = 4096, .writable = how & 1};
 	struct leat__out out;
