@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "cli.h"
+#include "facts.h"
 
 static struct cli_option ls_options[] = {
 	{"watch", NULL, "then tell what comes, changes and goes, a line each", NULL},
@@ -15,7 +16,7 @@ static struct cli_option ls_options[] = {
 static struct cli_option who_options[] = {CLI_JSON, CLI_DOMAIN, {0}};
 static struct cli_option stat_options[] = {CLI_JSON, CLI_DOMAIN, {0}};
 
-static int print_json(json_t *j)
+int cli_print_json(json_t *j)
 {
 	int bad = !j || json_dumpf(j, stdout, JSON_INDENT(1)) < 0 || putchar('\n') == EOF;
 
@@ -23,7 +24,7 @@ static int print_json(json_t *j)
 	return bad ? CLI_FAILED : CLI_DONE;
 }
 
-static json_t *channel_json(const struct leat_stat *st)
+json_t *cli_channel_json(const struct leat_stat *st)
 {
 	return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:I}", "name", st->name, "publishers",
 			 (int)st->publishers, "draining", (int)st->draining, "subscribers",
@@ -47,7 +48,7 @@ static int on_channel(const struct leat_stat *st, void *arg)
 	json_t *all = arg;
 
 	if (all)
-		return json_array_append_new(all, channel_json(st)) < 0 ? -ENOMEM : 0;
+		return json_array_append_new(all, cli_channel_json(st)) < 0 ? -ENOMEM : 0;
 	channel_line(st);
 	return 0;
 }
@@ -128,7 +129,7 @@ static int run_ls(struct cli_command *cmd, int argc, char **argv)
 		json_decref(all);
 		return cli_fail(cmd, NULL, r);
 	}
-	return all ? print_json(all) : CLI_DONE;
+	return all ? cli_print_json(all) : CLI_DONE;
 }
 
 static const char *role(const struct leat_peer *p)
@@ -140,19 +141,19 @@ static const char *role(const struct leat_peer *p)
 	return p->role == 2 ? "subscriber" : p->role == 5 ? "worker" : "observer";
 }
 
+json_t *cli_peer_json(const struct leat_peer *p)
+{
+	return json_pack("{s:s, s:I, s:i, s:i, s:s, s:I, s:I, s:I}", "role", role(p), "id", (json_int_t)p->id, "pid", (int)p->pid,
+			 "uid", (int)p->uid, "program", p->program, "messages", (json_int_t)p->count, "lost",
+			 (json_int_t)p->lost, "lag", (json_int_t)p->lag);
+}
+
 static int on_peer(const struct leat_peer *p, void *arg)
 {
 	json_t *all = arg;
 
 	if (all)
-		return json_array_append_new(
-			       all, json_pack("{s:s, s:I, s:i, s:i, s:s, s:I, s:I, s:I}", "role", role(p),
-					      "id", (json_int_t)p->id, "pid", (int)p->pid, "uid",
-					      (int)p->uid, "program", p->program, "messages",
-					      (json_int_t)p->count, "lost", (json_int_t)p->lost, "lag",
-					      (json_int_t)p->lag)) < 0
-			       ? -ENOMEM
-			       : 0;
+		return json_array_append_new(all, cli_peer_json(p)) < 0 ? -ENOMEM : 0;
 	printf("  %-10s %-15s pid %-8d uid %-6u %14llu messages", role(p), p->program, (int)p->pid,
 	       p->uid, (unsigned long long)p->count);
 	if (p->role != 1)
@@ -186,11 +187,11 @@ static int run_stat(struct cli_command *cmd, int argc, char **argv)
 		channel_line(&st);
 		return CLI_DONE;
 	}
-	one = channel_json(&st);
+	one = cli_channel_json(&st);
 	json_object_set_new(one, "sent", json_integer((json_int_t)st.sent));
 	json_object_set_new(one, "lag_max", json_integer((json_int_t)st.lag_max));
 	json_object_set_new(one, "peers", peers);
-	return print_json(one);
+	return cli_print_json(one);
 }
 
 static int on_client(const struct leat_who *w, void *arg)
@@ -232,7 +233,7 @@ static int run_who(struct cli_command *cmd, int argc, char **argv)
 		json_decref(all);
 		return cli_fail(cmd, NULL, r);
 	}
-	return all ? print_json(all) : CLI_DONE;
+	return all ? cli_print_json(all) : CLI_DONE;
 }
 
 struct cli_command cmd_who = {"who", "", "List the broker's clients, and what they hold.", who_options, run_who};

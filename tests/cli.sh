@@ -117,6 +117,46 @@ assert len(one) == 1 and one[0]['subscribers'] == 1 and one[0]['program'] == 'le
   want 2 leat who x 2>/dev/null
 }
 
+t metrics_are_openmetrics
+metrics_are_openmetrics() {
+  local x; x=$(name)
+  leat pub --message m --count 3 "$x/a" || return 1
+  (exec -a 'odd"name\' "$LEAT_CMD" sub --from oldest "$x/a" > "$dir/out") & local s=$!
+  for _ in $(seq 500); do [ -s "$dir/out" ] && break; sleep 0.01; done
+  leat metrics "$x/" > "$dir/metrics" || return 1
+  kill $s; wait $s
+  python3 - "$dir/metrics" "$x/a" <<'P' || return 1
+import re, sys
+lines = open(sys.argv[1]).read().split("\n")
+name = sys.argv[2]
+assert lines[-2:] == ["# EOF", ""], lines[-3:]
+family, seen, values = None, set(), {}
+for line in lines[:-2]:
+    if line.startswith("# TYPE "):
+        family, kind = line.split()[2:]
+        assert family not in seen
+        seen.add(family)
+        continue
+    if line.startswith("# "):
+        assert line.split()[2] == family
+        continue
+    m = re.fullmatch(r'([a-z_]+)(\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)*\})? (\d+)', line)
+    assert m, line
+    assert m.group(1) == family + ("_total" if kind == "counter" else ""), line
+    values[m.group(1), m.group(2)] = int(m.group(3))
+def one(metric):
+    got = [v for (n, l), v in values.items() if n == metric and f'channel="{name}"' in l]
+    assert len(got) == 1, (metric, got)
+    return got[0]
+assert one("leat_publisher_messages_total") == 3 and one("leat_subscriber_messages_total") == 3
+assert one("leat_channel_subscribers") == 1 and one("leat_channel_ended_rings") == 1
+assert values["leat_clients", None] >= 2
+P
+  leat metrics --json "$x/" | python3 -c "
+import json, sys
+m = json.load(sys.stdin); assert m['clients'] >= 1 and m['channels'][0]['sent'] == 3, m"
+}
+
 t ls_watch_tells_what_comes_changes_and_goes
 ls_watch_tells_what_comes_changes_and_goes() {
   local x; x=$(name)
