@@ -104,6 +104,9 @@ struct leat_pub {
 	uint64_t orphan_at; /* when we first saw that our broker is gone; 0: it is not */
 };
 
+/* Why rings are taken. */
+enum leat__taking { OPENING, LOOKING, RETURNING };
+
 /*
  * A subscriber's place in a control region. It has one; and, after the broker has died and another has come,
  * those of before that are needed until their rings are read.
@@ -120,7 +123,8 @@ struct leat__seat {
 	uint32_t slot_index, grant;
 	uint32_t group; /* a worker's: the slot of its group */
 	uint64_t object;
-	uint64_t newest; /* ring there was when we got it: later ones begin at 0 for us */
+	uint64_t newest; /* ring there was when we got it: later ones begin at 0 for us, as the broker arranged it; */
+	enum leat__taking how; /* those up to it as this says, however late we get to see them */
 };
 
 struct leat__attached {
@@ -143,9 +147,6 @@ struct leat__held {
 	struct leat__attached *a;
 	struct leat__msg msg;
 };
-
-/* Why rings are taken. */
-enum leat__taking { OPENING, LOOKING, RETURNING };
 
 struct leat_sub {
 	/* every message */
@@ -175,7 +176,6 @@ struct leat_sub {
 	uint64_t fetched_id;
 	uint32_t asked_epoch; /* as it was when we asked */
 	uint64_t asked_after; /* the last ring of the page before; 0: the first page */
-	enum leat__taking asked_how;
 	uint64_t turned_at; /* when the last turn of messages was over */
 	uint64_t looked_at; /* when we last saw that writers live, where no broker tells */
 	enum leat_from from;

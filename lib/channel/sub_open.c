@@ -174,6 +174,7 @@ static int subscribe(struct leat_sub *s, const struct leat_sub_opts *o)
 		return e;
 	sit(s, seat, &in);
 	s->since = seat->newest;
+	seat->how = OPENING;
 	e = leat__sub_take_rings(s, &pkt, &in, OPENING);
 	leat__packet_close(&pkt);
 	return e < 0 ? e : leat__sub_take_more(s, &in, OPENING, OPEN_NS);
@@ -219,6 +220,7 @@ int leat__sub_return(struct leat_sub *s, int64_t ns)
 		return e;
 	if (s->pollable)
 		leat__pollable_disarm(s); /* its thread looks at what changes now */
+	seat->how = RETURNING;
 	sit(s, seat, &in);
 	s->last_id = 0; /* it has not listed any yet */
 	s->strays = s->n;

@@ -301,7 +301,8 @@ static int attach(struct leat_sub *s, const struct leat__wire_ring *w, struct le
 	}
 	leat__reader_init(&a->r, leat_region_addr(region), region->view, &g, w->id, line, &s->seat->ctrl->space_bell);
 	a->dead = w->state == LEAT__ENDED;
-	start(s, a, s->mode == LEAT__WAITING && line, how);
+	/* Our line says whether its writer waits for us only in those that came after us. */
+	start(s, a, s->mode == LEAT__WAITING && line, w->id > s->seat->newest ? LOOKING : s->seat->how);
 	leat__bell_toll(&s->seat->ctrl->space_bell); /* some publisher may wait for subscribers */
 	if (!a->dead || s->from != LEAT_NEW || how != OPENING)
 		s->had_publisher = 1;
@@ -350,7 +351,7 @@ int leat__sub_take_rings(struct leat_sub *s, struct leat__packet *p, const struc
 			s->last_id = w.id;
 			continue;
 		}
-		e = attach(s, &w, p, in, w.id > s->seat->newest ? LOOKING : how);
+		e = attach(s, &w, p, in, how);
 		if (e < 0 && e != -ENOENT) /* gone since it was listed: nothing of it was for us */
 			return e;
 		s->last_id = w.id;
@@ -394,7 +395,7 @@ static void find_dead(struct leat_sub *s, uint64_t now)
 }
 
 /* A page of the rings there are. 1 there is another. */
-static int ask_page(struct leat_sub *s, int64_t ns)
+static int ask_page(struct leat_sub *s, enum leat__taking how, int64_t ns)
 {
 	struct leat__packet pkt;
 	struct leat__out out;
@@ -407,7 +408,7 @@ static int ask_page(struct leat_sub *s, int64_t ns)
 	e = leat__errand(s->l, &s->asked, &out, -1, &pkt, &in, ns, NULL);
 	if (e < 0)
 		return e;
-	e = leat__sub_take_rings(s, &pkt, &in, s->asked_how);
+	e = leat__sub_take_rings(s, &pkt, &in, how);
 	leat__packet_close(&pkt);
 	if (leat__wire_get(&in, LEAT__T_AFTER, &s->asked_after, sizeof(s->asked_after)) < 0 || e < 0)
 		s->asked_after = 0;
@@ -420,9 +421,8 @@ int leat__sub_take_more(struct leat_sub *s, const struct leat__in *in, enum leat
 
 	if (!e)
 		s->asked_after = 0;
-	s->asked_how = how;
 	while (e > 0)
-		e = ask_page(s, ns);
+		e = ask_page(s, how, ns);
 	return e;
 }
 
@@ -430,12 +430,10 @@ static int ask(struct leat_sub *s)
 {
 	int e;
 
-	if (!s->asked.serial && !s->asked_after) {
+	if (!s->asked.serial && !s->asked_after)
 		s->asked_epoch = leat__load_acquire(s->epoch_now);
-		s->asked_how = LOOKING;
-	}
 	do
-		e = ask_page(s, s->asked.serial ? 0 : ASK_NS);
+		e = ask_page(s, LOOKING, s->asked.serial ? 0 : ASK_NS);
 	while (e > 0);
 	if (e == 0)
 		s->epoch = s->asked_epoch; /* what came since is asked for next */
