@@ -42,7 +42,8 @@ LEAT_API void leat_watch_close(struct leat_watch *watch);
  */
 LEAT_API int leat_watch_next(struct leat_watch *watch, struct leat_event *ret, int64_t timeout_ns);
 
-/* A descriptor, borrowed, readable when there may be an event; leat_watch_next() until -EAGAIN. -EMFILE, -ENOMEM. */
+/* A descriptor, borrowed, readable when there may be an event; leat_watch_next() until -EAGAIN. -EMFILE, -ENOMEM,
+ * -ECHILD. */
 LEAT_API int leat_watch_fd(struct leat_watch *watch);
 
 LEAT_END_DECLS

@@ -110,8 +110,8 @@ static int who_page(struct leat *l, uint64_t *after, leat_who_fn *fn, void *arg,
 		return e;
 	leat__packet_close(&pkt);
 	while ((at = leat__wire_next(&in, LEAT__T_WHO, at, &size))) {
-		struct leat_who who = {.struct_size = sizeof(who)};
 		struct leat__wire_who w;
+		struct leat_who who;
 
 		if (size != sizeof(w))
 			return leat__say(-EPROTO, "the broker's list of clients is malformed");

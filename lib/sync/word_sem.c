@@ -124,8 +124,10 @@ static int take(struct table *t, const uint32_t *word, uint64_t until, uint32_t 
 
 static void leave(struct table *t, int i, uint32_t turn)
 {
+	if (leat__load_acquire(&t->places[i].turn) != turn)
+		return; /* it was taken from us */
 	leat__store_relaxed(&t->places[i].key, 0u);
-	if (leat__cas(&t->places[i].turn, turn, turn + 1)) /* unless it was taken from us */
+	if (leat__cas(&t->places[i].turn, turn, turn + 1))
 		leat__fetch_add(&t->taken[(uint32_t)i / GROUP], UINT32_MAX);
 }
 

@@ -6,6 +6,7 @@ set -u
 here=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$here" || exit 1
 targets="wire ring broker"
+export LLVM_PROFILE_FILE=/dev/null # what a configuring meson tries would leave files about
 
 # build NAME MESON-ARGS...
 build() {
@@ -19,7 +20,6 @@ build() {
 if [ "${1:-}" = coverage ]; then
   build coverage -Db_sanitize=address -Dc_args='-fprofile-instr-generate -fcoverage-mapping' \
     -Dc_link_args='-fprofile-instr-generate'
-  export LLVM_PROFILE_FILE
   objects=
   for t in $targets; do
     LLVM_PROFILE_FILE=build/coverage/$t.profraw
