@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/base.h"
-#include "session.h"
+#include "snapshot.h"
 
 /* ---- lists ---- */
 
@@ -208,27 +208,40 @@ int do_shares(struct session *s, struct leat__in *in, struct leat__packet *p, st
 
 /* ---- watching ---- */
 
-int do_watch(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+static int watch_new(struct session *s, struct leat__in *in, struct object **ret)
 {
 	char prefix[LEAT__NAME_MAX + 1];
 	struct object *o;
 	int e = leat__wire_get_text(in, LEAT__T_PREFIX, prefix, sizeof(prefix));
 
-	(void)p;
 	if (e < 0)
 		return e;
 	e = changes_watch(&s->b->reg, 1);
 	if (e < 0)
 		return e;
-	o = object_new(s, WATCHER, NULL);
+	o = object_new(s, in, WATCHER, NULL);
 	if (o)
 		o->prefix = strdup(prefix);
 	if (!o || !o->prefix) {
 		changes_watch(&s->b->reg, -1);
 		return o ? object_undo(s, NULL, leat__say(-ENOMEM, "the broker has no memory to watch")) : -ENOMEM;
 	}
+	o->since = s->b->reg.change;
+	keep_object(s, o);
+	*ret = o;
+	return 0;
+}
+
+int do_watch(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+{
+	struct object *o = object_made(s, in, WATCHER);
+	int e = o ? 0 : watch_new(s, in, &o);
+
+	(void)p;
+	if (e < 0 || !o)
+		return e;
 	r->out.head.object = o->id;
-	leat__wire_u64(&r->out, LEAT__T_SINCE, s->b->reg.change);
+	leat__wire_u64(&r->out, LEAT__T_SINCE, o->since);
 	return 0;
 }
 
@@ -268,10 +281,9 @@ int do_changes(struct session *s, struct leat__in *in, struct leat__packet *p, s
 		return -ENOENT;
 	if (leat__wire_get(in, LEAT__T_SINCE, &o->since, sizeof(o->since)) < 0)
 		return leat__say(-EPROTO, "CHANGES says since which one");
-	if (put_changes(&s->b->reg, o, &r->out))
-		return 0;
-	o->waits = in->head.serial;
-	r->later = 1;
+	r->later = !put_changes(&s->b->reg, o, &r->out);
+	o->waits = r->later ? in->head.serial : 0;
+	keep_object(s, o);
 	return 0;
 }
 
@@ -285,10 +297,11 @@ static void tell(struct broker *b, struct session *s)
 		leat__wire_begin(&out, LEAT__OK, o->waits, o->id);
 		if (!put_changes(&b->reg, o, &out))
 			continue;
-		o->waits = 0;
 		leat__wire_end(&out, 0);
 		if (session_answer(s, &out) < 0)
 			return; /* and it is gone */
+		o->waits = 0; /* now: who is killed before this counts answers twice */
+		keep_object(s, o);
 	}
 }
 
@@ -302,5 +315,6 @@ void watchers_tell(struct broker *b)
 			next = s->next;
 			tell(b, s);
 		}
+		broker_commit(b);
 	}
 }

@@ -1,26 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Channels and rings; slots.c has the rest. One thread, one order: every word the broker writes into a control region
- * is written here. What it reads there (DONE) is a participant's word about its own slot and can
- * hurt only that participant.
+ * Channels; rings.c and slots.c have what is in them. One thread, one order: every word that the broker writes into a
+ * control region is written in these three. What it reads there (DONE) is a participant's word about its own slot and
+ * can hurt only that participant.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/vfs.h>
-#include <unistd.h>
 #include "base/base.h"
-#include "registry.h"
+#include "snapshot.h"
 #include "sync/bell.h"
-
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x0010
-#endif
-#define TMPFS_MAGIC     0x01021994
-#define HUGETLBFS_MAGIC 0x958458f6
 
 static struct channel **bucket(const struct registry *reg, const char *name)
 {
@@ -40,42 +29,56 @@ static int control_init(void *addr, uint64_t size, void *arg)
 	return 0;
 }
 
-static int channel_new(struct registry *reg, const char *name, uint32_t n_rings, uint32_t n_slots,
-		       struct channel **ret)
+int channel_adopt(struct registry *reg, const struct channel *facts, struct channel **ret)
 {
-	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD,
-				     .name = "leat-control", .flags = LEAT_PREFAULT};
-	struct channel *ch = calloc(1, sizeof(*ch));
-	struct channel **at = bucket(reg, name);
-	int e;
+	struct channel *ch, **at = bucket(reg, facts->name);
 
+	for (ch = *at; ch; ch = ch->next)
+		if (!strcmp(ch->name, facts->name))
+			return leat__say(-EBADMSG, "a channel is there twice");
+	ch = malloc(sizeof(*ch));
 	if (!ch)
 		return leat__say(-ENOMEM, "the broker has no memory for another channel");
-	e = leat__ctrl_geometry(&ch->g, n_rings, n_slots, leat__page_size());
-	if (e == 0)
-		ch->name = strdup(name);
-	if (e == 0 && !ch->name)
-		e = leat__say(-ENOMEM, "the broker has no memory for another channel");
-	if (e == 0) {
-		o.size = ch->g.total;
-		o.init = control_init;
-		o.init_arg = &ch->g;
-		e = leat_region_create(&o, &ch->control);
-	}
-	if (e == 0)
-		e = leat__seal_control(leat_region_fd(ch->control));
-	if (e < 0) {
-		leat_region_close(ch->control);
-		free(ch->name);
-		free(ch);
-		return e;
-	}
+	*ch = *facts;
 	ch->shm = leat_region_addr(ch->control);
 	ch->next = *at;
 	*at = ch;
 	reg->n_channels++;
 	unsort(reg);
 	*ret = ch;
+	return 0;
+}
+
+static int channel_new(struct registry *reg, const char *name, uint32_t n_rings, uint32_t n_slots,
+		       struct channel **ret)
+{
+	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD,
+				     .name = "leat-control", .flags = LEAT_PREFAULT};
+	struct channel ch = {.key = STORE_NONE};
+	int e = leat__ctrl_geometry(&ch.g, n_rings, n_slots, leat__page_size());
+
+	if (e < 0)
+		return e;
+	o.size = ch.g.total;
+	o.init = control_init;
+	o.init_arg = &ch.g;
+	e = leat_region_create(&o, &ch.control);
+	if (e < 0)
+		return e;
+	e = leat__seal_control(leat_region_fd(ch.control));
+	if (e == 0)
+		e = store_keep(reg->store, leat_region_fd(ch.control), &ch.key);
+	if (e == 0) {
+		ch.name = strdup(name);
+		e = ch.name ? channel_adopt(reg, &ch, ret) : leat__say(-ENOMEM, "the broker has no memory for a name");
+	}
+	if (e < 0) {
+		store_drop(reg->store, ch.key);
+		leat_region_close(ch.control);
+		free(ch.name);
+		return e;
+	}
+	keep_channel(reg, *ret);
 	return 0;
 }
 
@@ -104,6 +107,11 @@ void registry_settle(struct registry *reg, struct channel *ch)
 		at = &(*at)->next;
 	*at = ch->next;
 	unsort(reg);
+	for (uint32_t i = 0; i < ch->n_slots; i++)
+		if (ch->slots[i].mode)
+			store_del(reg->store, REC_SLOT, ch->key, i);
+	store_del(reg->store, REC_CHANNEL, ch->key, 0);
+	store_drop(reg->store, ch->key);
 	leat_region_close(ch->control);
 	free(ch->slots);
 	free(ch->name);
@@ -133,313 +141,31 @@ int registry_sorted(struct registry *reg, struct channel *const **ret)
 	return (int)reg->n_channels;
 }
 
-static struct ring **inode_bucket(const struct registry *reg, dev_t dev, ino_t ino)
-{
-	return (struct ring **)(uintptr_t)&reg->by_inode[(ino ^ dev) % 4096];
-}
-
-int ring_verify(const struct registry *reg, int fd, const struct leat__geometry *g, struct ring_file *ret)
-{
-	const int want = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
-	int seals = fcntl(fd, F_GET_SEALS);
-	struct statfs fs;
-	struct stat st;
-	int e;
-
-	if (seals < 0 || (seals & want) != want)
-		return leat__say(-EINVAL, "the ring's descriptor is not a memfd sealed as a ring must be");
-	if (fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0 || !S_ISREG(st.st_mode) ||
-	    ((uint32_t)fs.f_type != TMPFS_MAGIC && (uint32_t)fs.f_type != HUGETLBFS_MAGIC))
-		return leat__say(-EINVAL, "the ring's descriptor is not shared memory");
-	e = leat__ring_check(g, (uint64_t)st.st_size);
-	if (e < 0)
-		return e;
-	if ((uint64_t)st.st_size != g->total)
-		return leat__say(-EINVAL, "the ring's size is not what was promised");
-	if ((uint32_t)fs.f_type == TMPFS_MAGIC && (uint64_t)st.st_blocks * 512 < g->total)
-		return leat__say(-EINVAL, "the ring's memory is not reserved");
-	for (struct ring *r = *inode_bucket(reg, st.st_dev, st.st_ino); r; r = r->same_hash)
-		if (r->dev == st.st_dev && r->ino == st.st_ino)
-			return leat__say(-EEXIST, "that ring is registered already");
-	*ret = (struct ring_file){fd, st.st_dev, st.st_ino};
-	return 0;
-}
-
-static uint64_t tail_of(const struct ring *ring)
-{
-	uint64_t tail;
-
-	return pread(ring->fd, &tail, sizeof(tail), offsetof(struct leat__ring_shm, tail)) == sizeof(tail) ? tail : 0;
-}
-
-/* Has the group in this slot nothing more to claim? */
-static int all_claimed(const struct ring *ring, const struct leat__line *line)
-{
-	return (leat__load_acquire(&line->cursor) & ~UINT64_C(7)) == tail_of(ring);
-}
-
-static int spoke(struct ring *ring)
-{
-	if (!ring->spoke)
-		ring->spoke = tail_of(ring) != 0;
-	return ring->spoke;
-}
-
-static int ends_later(const struct ring *a, const struct ring *b)
-{
-	return a->ended_at > b->ended_at || (a->ended_at == b->ended_at && a->id > b->id);
-}
-
-/* Is it the last one of its channel that was to be kept, and has nobody sent anything since? */
-static int is_retained(struct ring *ring)
-{
-	if (ring->state != LEAT__ENDED || !(ring->g.flags & LEAT__RETAIN) || !spoke(ring))
-		return 0;
-	for (struct ring *r = ring->channel->rings; r; r = r->next) {
-		int after = r->state == LEAT__LIVE ? r->id > ring->id : (r->g.flags & LEAT__RETAIN) && ends_later(r, ring);
-
-		if (r != ring && after && spoke(r))
-			return 0;
-	}
-	return 1;
-}
-
-/* Does whoever has slot @i still need the ring, whose line there says @s? */
-static int needs(const struct ring *ring, uint32_t i, uint64_t s)
-{
-	const struct slot *slot = &ring->channel->slots[i];
-	int done = LEAT__RING_ID(s) != ring->id || LEAT__STATE(s) == LEAT__DONE;
-
-	switch (slot->mode) {
-	case LEAT__WAITING: return LEAT__STATE(s) != LEAT__DONE || LEAT__RING_ID(s) != ring->id;
-	case LEAT__GROUP: return !done && !all_claimed(ring, &lines_of(ring)[i]);
-	case LEAT__WORKER: return !done && (slot->owner || LEAT__IN(s, LEAT__BUSY));
-	default: return 0;
-	}
-}
-
-/* Who still has to read the ring; -1 nobody. */
-static int undrained_by(const struct ring *ring)
-{
-	if (ring->entry == LEAT__NO_ENTRY)
-		return -1;
-	for (uint32_t i = 0; i < ring->channel->n_slots; i++)
-		/* Pairs with the release store of DONE: nothing of the reader's follows it. */
-		if (needs(ring, i, leat__load_acquire(&lines_of(ring)[i].state)))
-			return (int)i;
-	return -1;
-}
-
-void channel_changed(struct channel *ch)
+void channel_changed(struct registry *reg, struct channel *ch)
 {
 	ch->epoch++; /* ours to believe; theirs is for everybody to scribble on */
 	leat__store_release(&ch->shm->epoch, ch->epoch);
 	leat__bell_toll(&ch->shm->data_bell);
+	keep_channel(reg, ch);
 }
 
-static void ring_free(struct registry *reg, struct ring *ring)
+void channel_mend(struct registry *reg, struct channel *ch)
 {
-	struct ring **at = inode_bucket(reg, ring->dev, ring->ino);
-
-	while (*at && *at != ring)
-		at = &(*at)->same_hash;
-	if (*at)
-		*at = ring->same_hash;
-	close(ring->fd);
-	free(ring);
-}
-
-static void ring_forget(struct registry *reg, struct ring *ring)
-{
-	struct ring **at = &ring->channel->rings;
-
-	while (*at != ring)
-		at = &(*at)->next;
-	*at = ring->next;
-	if (ring->entry != LEAT__NO_ENTRY)
-		leat__store_release(&leat__ctrl_entries(ring->channel->shm)[ring->entry].word,
-				    UINT64_C(0));
-	reg->n_ended--;
-	ring_free(reg, ring);
-}
-
-/* An ended ring that everybody has read needs no entry and no lines: readers of it cannot disturb
- * anyone. Keep the newest few of them for those who ask for history. */
-static void into_history(struct registry *reg, struct ring *ring)
-{
-	struct channel *ch = ring->channel;
-	struct ring *oldest = NULL;
-	int n = 0;
-
-	leat__store_release(&leat__ctrl_entries(ch->shm)[ring->entry].word, UINT64_C(0));
-	ring->entry = LEAT__NO_ENTRY;
-	ring->groups_done = ch->groups;
-	for (struct ring *r = ch->rings; r; r = r->next)
-		if (r->entry == LEAT__NO_ENTRY && !is_retained(r)) {
-			oldest = oldest ? oldest : r;
-			n++;
-		}
-	if (n > HISTORY_MAX)
-		ring_forget(reg, oldest);
-}
-
-int channel_empty_entry(const struct channel *ch)
-{
-	char taken[LEAT__MAX_RINGS] = {0};
-
-	for (struct ring *r = ch->rings; r; r = r->next)
-		if (r->entry != LEAT__NO_ENTRY)
-			taken[r->entry] = 1;
 	for (uint32_t i = 0; i < ch->g.n_rings; i++)
-		if (!taken[i])
-			return (int)i;
-	return -1;
-}
-
-static void drained_into_history(struct registry *reg, struct channel *ch)
-{
-	struct ring *next;
-
-	for (struct ring *r = ch->rings; r; r = next) {
-		next = r->next;
-		if (r->state == LEAT__ENDED && r->entry != LEAT__NO_ENTRY && undrained_by(r) < 0) {
-			into_history(reg, r);
-			next = ch->rings; /* it may have forgotten any of them */
-		}
-	}
-}
-
-static int free_entry(struct registry *reg, struct channel *ch)
-{
-	drained_into_history(reg, ch);
-	return channel_empty_entry(ch);
-}
-
-static int table_full(const struct channel *ch)
-{
+		leat__store_release(&leat__ctrl_entries(ch->shm)[i].word, UINT64_C(0));
 	for (struct ring *r = ch->rings; r; r = r->next) {
-		int by = r->state == LEAT__ENDED ? undrained_by(r) : -1;
-
-		if (by >= 0)
-			return leat__fail(-EUSERS,
-					  "channel %s: all %u publisher places are taken, one by a ring that "
-					  "%s (pid %d) has not drained: let it read, or open the channel first "
-					  "with a larger max_publishers",
-					  ch->name, ch->g.n_rings, slot_program(&ch->slots[by]),
-					  ch->slots[by].owner ? (int)ch->slots[by].owner->pid : 0);
-	}
-	return leat__fail(-EUSERS,
-			  "channel %s: all %u publisher places are taken, one by %s (pid %d): close one, or "
-			  "open the channel first with a larger max_publishers",
-			  ch->name, ch->g.n_rings, ch->rings->owner.program,
-			  (int)ch->rings->owner.pid);
-}
-
-int ring_add(struct registry *reg, struct channel *ch, const struct ring_file *file,
-	     const struct leat__geometry *g, const struct owner *owner, uint64_t origin,
-	     struct ring **ret)
-{
-	int entry = free_entry(reg, ch);
-	struct leat__line *lines;
-	struct ring **at;
-	struct ring *ring;
-
-	if (entry < 0)
-		return table_full(ch);
-	if (reg->next_ring >= LEAT__ID_MAX)
-		return leat__say(-EOVERFLOW, "the broker has run out of ring numbers: restart it");
-	ring = calloc(1, sizeof(*ring));
-	if (!ring)
-		return leat__say(-ENOMEM, "the broker has no memory for another ring");
-	ring->channel = ch;
-	ring->id = ++reg->next_ring;
-	ring->origin = origin ? origin : ring->id;
-	ring->fd = file->fd;
-	ring->dev = file->dev;
-	ring->ino = file->ino;
-	at = inode_bucket(reg, ring->dev, ring->ino);
-	ring->same_hash = *at;
-	*at = ring;
-	ring->g = *g;
-	ring->entry = (uint32_t)entry;
-	ring->state = LEAT__LIVE;
-	ring->owner = *owner;
-	lines = lines_of(ring);
-	for (uint32_t i = 0; i < ch->n_slots; i++) {
-		static const unsigned states[] = {[LEAT__WAITING] = LEAT__ACTIVE, [LEAT__OBSERVING] = LEAT__WATCHES,
-						  [LEAT__GROUP] = LEAT__SHARED, [LEAT__WORKER] = LEAT__IDLE};
-		unsigned state = states[ch->slots[i].mode];
-
-		if (!ch->slots[i].mode || (ch->slots[i].mode == LEAT__WORKER && !ch->slots[i].owner))
+		if (r->entry == LEAT__NO_ENTRY)
 			continue;
-		/* The cursor before the state, the lines before LIVE, LIVE before the reply: a
-		 * subscriber loses nothing to the time it takes to map a new ring. */
-		leat__store_relaxed(&lines[i].cursor, UINT64_C(0));
-		leat__store_release(&lines[i].state,
-				    LEAT__WORD(ring->id, ch->slots[i].grant << 12 | state));
+		leat__store_release(&leat__ctrl_entries(ch->shm)[r->entry].word, LEAT__WORD(r->id, r->state));
+		for (uint32_t i = 0; i < ch->g.n_slots; i++)
+			if (i >= ch->n_slots || !ch->slots[i].mode)
+				leat__store_release(&lines_of(r)[i].state, LEAT__WORD(r->id, LEAT__DONE));
 	}
-	leat__store_release(&leat__ctrl_entries(ch->shm)[entry].word,
-			    LEAT__WORD(ring->id, LEAT__LIVE));
-	leat__fence();
-	for (at = &ch->rings; *at; at = &(*at)->next)
-		;
-	*at = ring;
-	channel_changed(ch);
-	channel_tell(reg, ch, 1);
-	*ret = ring;
-	return 0;
-}
-
-struct ring *ring_find(const struct channel *ch, uint64_t id)
-{
-	for (struct ring *r = ch->rings; r; r = r->next)
-		if (r->id == id)
-			return r;
-	return NULL;
-}
-
-void ring_end(struct registry *reg, struct ring *ring, uint64_t now)
-{
-	if (ring->state == LEAT__ENDED)
-		return;
-	ring->state = LEAT__ENDED;
-	ring->ended_at = now;
-	reg->n_ended++;
-	leat__store_release(&leat__ctrl_entries(ring->channel->shm)[ring->entry].word,
-			    LEAT__WORD(ring->id, LEAT__ENDED));
-	channel_changed(ring->channel);
-	channel_tell(reg, ring->channel, 1);
-}
-
-void registry_tidy(struct registry *reg, struct channel *ch)
-{
-	drained_into_history(reg, ch);
-	groups_revive(ch);
-}
-
-/* Does anybody publish there, still read it, or (a group) wait for it in history? */
-static int is_needed(const struct ring *r)
-{
-	return r->state != LEAT__ENDED || undrained_by(r) >= 0 ||
-	       (r->entry == LEAT__NO_ENTRY && r->groups_done != r->channel->groups);
-}
-
-static void expire_channel(struct registry *reg, struct channel *ch, uint64_t now)
-{
-	struct ring *next;
-
-	for (struct ring *r = ch->rings; r; r = next) {
-		next = r->next;
-		if (is_needed(r))
-			continue;
-		if (now - r->ended_at >= reg->linger_ns && !is_retained(r)) {
-			ring_forget(reg, r);
-		} else if (r->entry != LEAT__NO_ENTRY) {
-			into_history(reg, r);
-			next = ch->rings; /* it may have forgotten any of them: look again */
-		}
-	}
-	groups_revive(ch);
+	for (uint32_t i = 0; i < ch->g.n_slots; i++)
+		if (i >= ch->n_slots || !ch->slots[i].mode)
+			leat__store_release(&leat__ctrl_slots(ch->shm, &ch->g)[i].mode, 0u);
+	channel_changed(reg, ch);
+	leat__bell_toll(&ch->shm->space_bell);
 }
 
 void registry_expire(struct registry *reg, uint64_t now)
@@ -449,7 +175,7 @@ void registry_expire(struct registry *reg, uint64_t now)
 
 		for (struct channel *ch = reg->buckets[i]; ch; ch = next) {
 			next = ch->next;
-			expire_channel(reg, ch, now);
+			rings_expire(reg, ch, now);
 			registry_settle(reg, ch);
 		}
 	}
@@ -457,16 +183,10 @@ void registry_expire(struct registry *reg, uint64_t now)
 
 void registry_remove(struct registry *reg, struct channel *ch)
 {
-	struct ring *next;
-
-	groups_remove(ch);
-	for (struct ring *r = ch->rings; r; r = next) {
-		next = r->next;
-		if (is_needed(r))
-			continue;
-		ring_forget(reg, r);
-	}
-	channel_changed(ch);
+	store_touch(reg->store, ch->key);
+	groups_remove(reg, ch);
+	rings_remove(reg, ch);
+	channel_changed(reg, ch);
 	registry_settle(reg, ch);
 }
 

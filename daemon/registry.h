@@ -9,6 +9,7 @@
 #include "link/wire.h"
 #include "mem/layout.h"
 #include "mem/region.h"
+#include "store.h"
 
 enum { HISTORY_MAX = 64 }; /* ended, drained rings kept per channel for those who ask for history */
 
@@ -34,9 +35,11 @@ struct ring {
 	uint64_t id;
 	uint64_t origin; /* the first of those that it goes on from; its own id */
 	int fd;
+	uint32_t key; /* of the store, for fd */
 	dev_t dev;
 	ino_t ino;
 	struct leat__geometry g;
+	int held; /* a client publishes in it */
 	uint32_t entry; /* LEAT__NO_ENTRY: history */
 	uint32_t state; /* LEAT__LIVE, LEAT__ENDED */
 	uint64_t ended_at;
@@ -58,6 +61,7 @@ struct slot {
 struct channel {
 	struct channel *next;
 	char *name;
+	uint32_t key; /* of the store, for control's descriptor: what the channel is called there */
 	struct leat_region *control;
 	struct leat__ctrl_shm *shm;
 	struct leat__geometry g;
@@ -85,10 +89,13 @@ struct share {
 	uint64_t generation, size;
 	int writable;
 	int fd;
+	uint32_t key; /* of the store, for fd */
+	int held;     /* a client shares it */
 	struct owner owner;
 };
 
 struct registry {
+	struct store *store; /* where all of this is written down; NULL: nowhere */
 	struct channel *buckets[4096];
 	struct ring *by_inode[4096];
 	struct share *shares;
@@ -110,6 +117,11 @@ void registry_settle(struct registry *reg, struct channel *ch);
 /* All channels in order of name. How many; borrowed until there is another, or one less. */
 int registry_sorted(struct registry *reg, struct channel *const **ret);
 
+/* One that an earlier worker left: a copy of @facts. Owns its name and control on success. */
+int channel_adopt(struct registry *reg, const struct channel *facts, struct channel **ret);
+/* That one was killed while it wrote into the control region: write everything there again. */
+void channel_mend(struct registry *reg, struct channel *ch);
+
 /* Is @fd a ring as promised: sealed, whole, reserved, not known already? */
 int ring_verify(const struct registry *reg, int fd, const struct leat__geometry *g, struct ring_file *ret);
 /*
@@ -119,9 +131,17 @@ int ring_verify(const struct registry *reg, int fd, const struct leat__geometry 
 int ring_add(struct registry *reg, struct channel *ch, const struct ring_file *file,
 	     const struct leat__geometry *g, const struct owner *owner, uint64_t origin,
 	     struct ring **ret);
+/* One that an earlier worker left: a copy of @facts. Owns its fd on success. */
+int ring_adopt(struct registry *reg, const struct ring *facts, struct ring **ret);
 struct ring *ring_find(const struct channel *ch, uint64_t id);
 /* Its publisher has closed it, or is dead. */
 void ring_end(struct registry *reg, struct ring *ring, uint64_t now);
+
+/* rings.c, for registry.c: forget those of a channel that nobody needs, and whose time is over; or all of them. Then what
+ * is still waited for gets a place. */
+void rings_expire(struct registry *reg, struct channel *ch, uint64_t now);
+void rings_remove(struct registry *reg, struct channel *ch);
+void ring_free(struct registry *reg, struct ring *ring);
 
 /* The lines of a ring that has an entry. */
 static inline struct leat__line *lines_of(const struct ring *ring)
@@ -131,7 +151,7 @@ static inline struct leat__line *lines_of(const struct ring *ring)
 /* An entry that no ring has; -1. */
 int channel_empty_entry(const struct channel *ch);
 /* The ring table is another: tell. */
-void channel_changed(struct channel *ch);
+void channel_changed(struct registry *reg, struct channel *ch);
 
 /* Hand a reader slot out; @group of a worker's group, see group_get(). -EUSERS. */
 int slot_grant(struct registry *reg, struct channel *ch, uint32_t mode, const struct owner *owner, uint32_t group,
@@ -142,11 +162,16 @@ int group_get(struct registry *reg, struct channel *ch, const char *name, uint32
 /* Its reader has left, or is dead. What a worker had in hand stays for the others of its group. */
 void slot_free(struct registry *reg, struct channel *ch, uint32_t slot);
 
+/* The same of one that nobody has. */
+void slot_vacate(struct registry *reg, struct channel *ch, uint32_t slot);
+/* Room in ch->slots for number @s. -ENOMEM. */
+int slots_reach(struct channel *ch, uint32_t s);
+
 /* Ended rings that are kept, and that a group has not had: back into the table with them, as far as there is
  * room, the oldest first. All others are done with them. */
-void groups_revive(struct channel *ch);
+void groups_revive(struct registry *reg, struct channel *ch);
 /* Forget the groups that have no workers, and what they keep. */
-void groups_remove(struct channel *ch);
+void groups_remove(struct registry *reg, struct channel *ch);
 /* Who has it, for people. */
 const char *slot_program(const struct slot *s);
 
@@ -161,6 +186,9 @@ void registry_free(struct registry *reg);
 /* shares.c: share @fd, which it owns on success. -EEXIST naming who has the name, -EINVAL it is not as promised. */
 int share_add(struct registry *reg, const char *name, int fd, const struct leat__wire_share *w, const struct owner *owner,
 	      struct share **ret);
+/* One that an earlier worker left. */
+int share_adopt(struct registry *reg, const char *name, int fd, const struct leat__wire_share *facts,
+		const struct owner *owner, uint32_t key, struct share **ret);
 struct share *share_find(const struct registry *reg, const char *name);
 void share_end(struct registry *reg, struct share *s);
 struct leat__wire_share share_facts(const struct share *s);

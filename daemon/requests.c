@@ -11,13 +11,13 @@
 #include <unistd.h>
 #include "base/base.h"
 #include "mem/life.h"
-#include "session.h"
+#include "snapshot.h"
 
 enum { PAGE_ROOM = 1024 }; /* bytes of a packet that a list of rings leaves for the rest: the facts of five rings */
 
 /* ---- objects ---- */
 
-struct object *object_new(struct session *s, enum kind kind, struct channel *ch)
+struct object *object_new(struct session *s, const struct leat__in *in, enum kind kind, struct channel *ch)
 {
 	struct object *o = calloc(1, sizeof(*o));
 
@@ -29,11 +29,22 @@ struct object *object_new(struct session *s, enum kind kind, struct channel *ch)
 	}
 	/* Not what a client may have got from the broker before us. */
 	o->id = (s->b->instance << 32) + ++s->next_object;
+	o->made_by = in->head.serial;
 	o->kind = kind;
 	o->channel = ch;
 	o->next = s->objects;
 	s->objects = o;
 	return o;
+}
+
+struct object *object_made(const struct session *s, const struct leat__in *in, enum kind kind)
+{
+	if (!s->done || in->head.serial != s->done)
+		return NULL;
+	for (struct object *o = s->objects; o; o = o->next)
+		if (o->made_by == s->done && o->kind == kind)
+			return o;
+	return NULL;
 }
 
 int object_undo(struct session *s, struct channel *ch, int e)
@@ -55,6 +66,9 @@ void object_end(struct session *s, struct object *o)
 	while (*at != o)
 		at = &(*at)->next;
 	*at = o->next;
+	if (o->channel)
+		store_touch(reg->store, o->channel->key);
+	store_del(reg->store, REC_OBJECT, s->owner.client, o->id);
 	if (o->kind == PUBLISHER)
 		ring_end(reg, o->ring, leat__now());
 	else if (o->kind == SUBSCRIBER)
@@ -109,6 +123,11 @@ static int give_life(const struct session *s, struct reply *r)
 		return 0;
 	e = look < 0 ? leat__fail(look, "the broker cannot give out a life: %s", strerror(-look))
 		     : leat__life_lock(life, s->owner.client);
+	if (e == -EBUSY && s->greeted) { /* it has it */
+		close(life);
+		close(look);
+		return 0;
+	}
 	if (e < 0) {
 		if (life >= 0)
 			close(life);
@@ -130,6 +149,7 @@ static int resume(struct session *s, uint64_t client, uint64_t instance)
 	if (!client || instance != s->b->instance || !old || old == s || old->owner.pid != s->owner.pid ||
 	    old->owner.uid != s->owner.uid)
 		return 0;
+	store_del(s->b->reg.store, REC_SESSION, s->owner.client, 0);
 	s->owner = old->owner;
 	s->objects = old->objects;
 	s->next_object = old->next_object;
@@ -150,7 +170,7 @@ static int do_hello(struct session *s, struct leat__in *in, struct leat__packet 
 	int e;
 
 	(void)p;
-	if (s->greeted)
+	if (s->greeted && in->head.serial != s->done)
 		return leat__say(-EPROTO, "a second HELLO");
 	if (s->owner.uid != geteuid() && s->owner.uid != 0)
 		return leat__fail(-EACCES, "uid %u may not use this domain: it belongs to uid %u",
@@ -166,6 +186,7 @@ static int do_hello(struct session *s, struct leat__in *in, struct leat__packet 
 	if (e < 0)
 		return e;
 	s->greeted = 1;
+	keep_session(s);
 	leat__wire_u32(&r->out, LEAT__T_VERSION_MAX, max < LEAT__WIRE_MAX ? max : LEAT__WIRE_MAX);
 	leat__wire_u64(&r->out, LEAT__T_CLIENT, s->owner.client);
 	leat__wire_u64(&r->out, LEAT__T_INSTANCE, s->b->instance);
@@ -222,8 +243,7 @@ static int get_groups(struct session *s, struct leat__in *in, struct channel *ch
 	return e;
 }
 
-static int do_pub_open(struct session *s, struct leat__in *in, struct leat__packet *p,
-		       struct reply *r)
+static int pub_new(struct session *s, struct leat__in *in, struct leat__packet *p, struct object **ret)
 {
 	struct leat__geometry g;
 	struct channel *ch;
@@ -241,7 +261,7 @@ static int do_pub_open(struct session *s, struct leat__in *in, struct leat__pack
 		e = get_channel(s, in, 1, &ch);
 	if (e < 0)
 		return e;
-	o = object_new(s, PUBLISHER, ch);
+	o = object_new(s, in, PUBLISHER, ch);
 	if (!o)
 		return -ENOMEM;
 	e = get_groups(s, in, ch);
@@ -250,10 +270,23 @@ static int do_pub_open(struct session *s, struct leat__in *in, struct leat__pack
 	if (e < 0)
 		return object_undo(s, ch, e);
 	leat__packet_take(p, 0);
+	keep_object(s, o);
+	*ret = o;
+	return 0;
+}
+
+static int do_pub_open(struct session *s, struct leat__in *in, struct leat__packet *p,
+		       struct reply *r)
+{
+	struct object *o = object_made(s, in, PUBLISHER);
+	int e = o ? 0 : pub_new(s, in, p, &o);
+
+	if (e < 0 || !o)
+		return e;
 	r->out.head.object = o->id;
 	leat__wire_u64(&r->out, LEAT__T_RING_ID, o->ring->id);
 	leat__wire_u32(&r->out, LEAT__T_ENTRY, o->ring->entry);
-	put_channel(r, ch);
+	put_channel(r, o->channel);
 	return 0;
 }
 
@@ -293,18 +326,14 @@ static void bring_rings(struct reply *r, const struct channel *ch, uint64_t afte
 			put_ring(r, ring);
 }
 
-static int do_sub_open(struct session *s, struct leat__in *in, struct leat__packet *p,
-		       struct reply *r)
+static int sub_new(struct session *s, struct leat__in *in, uint32_t mode, struct object **ret)
 {
-	uint32_t mode = get_u32(in, LEAT__T_MODE), group = 0;
 	char name[LEAT__GROUP_NAME + 1];
+	uint32_t group = 0;
 	struct channel *ch;
 	struct object *o;
 	int e = 0;
 
-	(void)p;
-	if (mode != LEAT__WAITING && mode != LEAT__OBSERVING && mode != LEAT__WORKER)
-		return leat__fail(-EPROTO, "subscriber mode %u is unknown", mode);
 	if (mode == LEAT__WORKER)
 		e = leat__wire_get_text(in, LEAT__T_GROUP, name, sizeof(name));
 	if (e == 0 && mode == LEAT__WORKER)
@@ -314,7 +343,7 @@ static int do_sub_open(struct session *s, struct leat__in *in, struct leat__pack
 	e = get_channel(s, in, 1, &ch);
 	if (e < 0)
 		return e;
-	o = object_new(s, SUBSCRIBER, ch);
+	o = object_new(s, in, SUBSCRIBER, ch);
 	if (!o)
 		return -ENOMEM;
 	if (mode == LEAT__WORKER)
@@ -323,38 +352,63 @@ static int do_sub_open(struct session *s, struct leat__in *in, struct leat__pack
 		e = slot_grant(&s->b->reg, ch, mode, &s->owner, group, &o->slot);
 	if (e < 0)
 		return object_undo(s, ch, e);
+	o->since = s->b->reg.next_ring;
+	keep_object(s, o);
+	*ret = o;
+	return 0;
+}
+
+static int do_sub_open(struct session *s, struct leat__in *in, struct leat__packet *p,
+		       struct reply *r)
+{
+	uint32_t mode = get_u32(in, LEAT__T_MODE);
+	struct object *o = object_made(s, in, SUBSCRIBER);
+	const struct slot *slot;
+	int e;
+
+	(void)p;
+	if (mode != LEAT__WAITING && mode != LEAT__OBSERVING && mode != LEAT__WORKER)
+		return leat__fail(-EPROTO, "subscriber mode %u is unknown", mode);
+	e = o ? 0 : sub_new(s, in, mode, &o);
+	if (e < 0 || !o)
+		return e;
+	slot = &o->channel->slots[o->slot];
 	r->out.head.object = o->id;
 	leat__wire_u32(&r->out, LEAT__T_SLOT, o->slot);
-	leat__wire_u32(&r->out, LEAT__T_GRANT, ch->slots[o->slot].grant);
-	if (mode == LEAT__WORKER)
-		leat__wire_u32(&r->out, LEAT__T_GROUP_SLOT, group);
-	leat__wire_u64(&r->out, LEAT__T_RING_ID, s->b->reg.next_ring);
-	put_rings(r, ch, 0);
-	put_channel(r, ch);
-	bring_rings(r, ch, 0);
+	leat__wire_u32(&r->out, LEAT__T_GRANT, slot->grant);
+	if (slot->mode == LEAT__WORKER)
+		leat__wire_u32(&r->out, LEAT__T_GROUP_SLOT, slot->group);
+	leat__wire_u64(&r->out, LEAT__T_RING_ID, o->since);
+	put_rings(r, o->channel, 0);
+	put_channel(r, o->channel);
+	bring_rings(r, o->channel, 0);
 	return 0;
 }
 
 static int do_look(struct session *s, struct leat__in *in, struct leat__packet *p,
 		   struct reply *r)
 {
+	struct object *o = object_made(s, in, LOOKER);
 	struct leat__wire_channel facts;
 	struct channel *ch;
-	struct object *o;
-	int e = get_channel(s, in, 0, &ch);
+	int e;
 
 	(void)p;
-	if (e < 0)
-		return e;
-	o = object_new(s, LOOKER, ch);
-	if (!o)
-		return -ENOMEM;
-	ch->looks++;
-	facts = channel_facts(ch);
+	if (!o) {
+		e = get_channel(s, in, 0, &ch);
+		if (e < 0)
+			return e;
+		o = object_new(s, in, LOOKER, ch);
+		if (!o)
+			return -ENOMEM;
+		ch->looks++;
+		keep_object(s, o);
+	}
+	facts = channel_facts(o->channel);
 	r->out.head.object = o->id;
 	leat__wire_bytes(&r->out, LEAT__T_CHANNEL, &facts, sizeof(facts));
-	put_rings(r, ch, 0);
-	put_channel(r, ch);
+	put_rings(r, o->channel, 0);
+	put_channel(r, o->channel);
 	return 0;
 }
 
@@ -406,7 +460,7 @@ static int do_close(struct session *s, struct leat__in *in, struct leat__packet 
 	(void)p;
 	(void)r;
 	if (!o)
-		return -ENOENT;
+		return in->head.serial == s->done ? 0 : -ENOENT;
 	object_end(s, o);
 	return 0;
 }
@@ -420,12 +474,12 @@ static int do_remove(struct session *s, struct leat__in *in, struct leat__packet
 	(void)p;
 	(void)r;
 	if (e < 0)
-		return e;
+		return in->head.serial == s->done ? 0 : e;
 	registry_remove(&s->b->reg, ch);
 	return 0;
 }
 
-static int do_share(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+static int share_new(struct session *s, struct leat__in *in, struct leat__packet *p, struct object **ret)
 {
 	char name[LEAT__NAME_MAX + 1];
 	struct leat__wire_share w;
@@ -440,13 +494,26 @@ static int do_share(struct session *s, struct leat__in *in, struct leat__packet 
 		return e;
 	if (p->n_fds != 1)
 		return leat__say(-EPROTO, "SHARE comes with the descriptor of its region");
-	o = object_new(s, SHARER, NULL);
+	o = object_new(s, in, SHARER, NULL);
 	if (!o)
 		return -ENOMEM;
 	e = share_add(&s->b->reg, name, p->fds[0], &w, &s->owner, &o->share);
 	if (e < 0)
 		return object_undo(s, NULL, e);
 	leat__packet_take(p, 0);
+	keep_object(s, o);
+	*ret = o;
+	return 0;
+}
+
+static int do_share(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+{
+	struct object *o = object_made(s, in, SHARER);
+	struct leat__wire_share w;
+	int e = o ? 0 : share_new(s, in, p, &o);
+
+	if (e < 0 || !o)
+		return e;
 	r->out.head.object = o->id;
 	w = share_facts(o->share); /* so that who has given up knows what to close */
 	leat__wire_bytes(&r->out, LEAT__T_SHARE, &w, sizeof(w));

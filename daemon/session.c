@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include "base/base.h"
 #include "link/sock.h"
-#include "session.h"
+#include "snapshot.h"
 
 #define RESERVE 16 /* descriptors: what the next few clients and channels need */
 
@@ -51,6 +51,8 @@ static void drop_socket(struct session *s)
 		return;
 	uv_close((uv_handle_t *)&s->sock_poll, handle_closed);
 	close(s->sock);
+	store_drop(s->b->reg.store, s->sock_key);
+	s->sock_key = STORE_NONE;
 	s->sock = -1;
 }
 
@@ -78,16 +80,23 @@ void session_end(struct session *s)
 	drop_socket(s);
 	if (s->pidfd >= 0)
 		uv_close((uv_handle_t *)&s->pid_poll, handle_closed);
+	store_del(b->reg.store, REC_SESSION, s->owner.client, 0);
+	store_drop(b->reg.store, s->pid_key);
+	broker_commit(b);
 	b->changed(b);
 }
 
 /* The socket is of no more use. Alive and still holding something: wait for its death. */
-static void hang_up(struct session *s)
+void session_cut(struct session *s)
 {
-	if (s->pidfd < 0 || !s->objects)
+	if (s->pidfd < 0 || !s->objects) {
 		session_end(s);
-	else
-		drop_socket(s);
+		return;
+	}
+	store_keep(s->b->reg.store, s->pidfd, &s->pid_key); /* else its successor ends the session, too */
+	drop_socket(s);
+	keep_session(s);
+	broker_commit(s->b);
 }
 
 int session_answer(struct session *s, const struct leat__out *out)
@@ -95,7 +104,7 @@ int session_answer(struct session *s, const struct leat__out *out)
 	int e = s->sock >= 0 ? leat__sock_send(s->sock, out, NULL, 0) : -EPIPE;
 
 	if (e < 0 && s->sock >= 0)
-		hang_up(s);
+		session_cut(s);
 	return e;
 }
 
@@ -117,6 +126,34 @@ static void make_room(struct broker *b, int fd)
 		registry_expire(&b->reg, UINT64_MAX);
 }
 
+/* The worker that comes after us, if this kills us, shall know what did. */
+static void begin_request(const struct session *s, const struct leat__in *in)
+{
+	struct store_head *h = s->b->reg.store ? s->b->reg.store->head : NULL;
+
+	if (!h)
+		return;
+	if (h->client != s->owner.client || h->serial != in->head.serial)
+		h->tries = 0;
+	h->client = s->owner.client;
+	h->serial = in->head.serial;
+}
+
+/* What it did counts, before it is answered. */
+static void end_request(struct session *s, const struct leat__in *in)
+{
+	struct store *st = s->b->reg.store;
+
+	if (!st)
+		return;
+	if (store_waits(st)) {
+		s->done = in->head.serial;
+		keep_session(s);
+	}
+	broker_commit(s->b);
+	st->head->client = 0;
+}
+
 /* One packet. Negative: this client is not to be talked to any more. */
 static int handle(struct session *s, struct leat__packet *p)
 {
@@ -129,6 +166,7 @@ static int handle(struct session *s, struct leat__packet *p)
 	if (!s->greeted && in.head.type != LEAT__HELLO)
 		return leat__say(-EPROTO, "the first packet is not HELLO");
 	leat__wire_begin(&r.out, LEAT__OK, in.head.serial, in.head.object);
+	begin_request(s, &in);
 	e = session_request(s, &in, p, &r);
 	if (e > 0)
 		return leat__fail(-EPROTO, "unknown request %u", in.head.type);
@@ -142,6 +180,7 @@ static int handle(struct session *s, struct leat__packet *p)
 		leat__wire_end(&r.out, 0);
 		r.n_fds = 0;
 	}
+	end_request(s, &in);
 	e = 0;
 	if (!(in.head.flags & LEAT__WIRE_QUIET) && !r.later)
 		e = leat__sock_send(s->sock, &r.out, r.fds, r.n_fds);
@@ -181,11 +220,12 @@ static void on_socket(uv_poll_t *h, int status, int events)
 
 	(void)events;
 	if (status < 0) {
-		hang_up(s);
+		session_cut(s);
 		return;
 	}
 	for (int i = 0; i < 16; i++) { /* the others want their turn too */
-		e = leat__sock_recv(s->sock, &p);
+		/* It stays in the socket until it is answered: another worker may have to do it. */
+		e = leat__sock_peek(s->sock, &p);
 		if (e == -EAGAIN)
 			return;
 		if (e == -ECONNRESET) /* it left answers unread; what it said is still there */
@@ -193,8 +233,10 @@ static void on_socket(uv_poll_t *h, int status, int events)
 		if (e > 0) {
 			e = handle(s, &p);
 			leat__packet_close(&p);
+			leat__sock_drop(s->sock);
 		} else if (e == -EMFILE) {
 			e = refuse(s, &p);
+			leat__sock_drop(s->sock);
 		} else if (e == 0) {
 			e = leat__say(-EPIPE, "closed");
 		}
@@ -203,53 +245,67 @@ static void on_socket(uv_poll_t *h, int status, int events)
 				broker_log(s->b, "client %llu (%s, pid %d): %s",
 					   (unsigned long long)s->owner.client, s->owner.program,
 					   (int)s->owner.pid, leat_why());
-			hang_up(s);
+			session_cut(s);
 			return;
 		}
 	}
 }
 
-int session_start(struct broker *b, int sock)
+/* @facts has the descriptors, and who it is; -1 both: it cannot be served, and is to be ended. */
+int session_adopt(const struct session *facts)
 {
-	struct session *s = calloc(1, sizeof(*s));
+	struct session *s = malloc(sizeof(*s));
+	struct broker *b = facts->b;
 	int e;
 
-	if (!s) {
-		close(sock);
-		return -ENOMEM;
-	}
-	s->b = b;
-	s->sock = sock;
-	s->pidfd = -1;
-	e = leat__sock_peer(sock, &s->owner.pid, &s->owner.uid, &s->pidfd);
-	if (e == 0)
-		e = uv_poll_init(b->loop, &s->sock_poll, sock);
+	if (!s)
+		return leat__say(-ENOMEM, "the broker has no memory for another client");
+	*s = *facts;
+	e = s->sock >= 0 ? uv_poll_init(b->loop, &s->sock_poll, s->sock) : 0;
 	if (e < 0) {
-		broker_log(b, "refused a client: %s", leat_why());
-		if (s->pidfd >= 0)
-			close(s->pidfd);
-		close(sock);
 		free(s);
-		return e;
+		return leat__fail(e, "watch a socket: %s", uv_strerror(e));
 	}
-	s->sock_poll.data = s;
-	s->owner.client = ++b->next_client;
+	s->sock_poll.data = s->pid_poll.data = s;
+	s->handles = (s->sock >= 0) + (s->pidfd >= 0);
+	if (s->sock >= 0)
+		uv_poll_start(&s->sock_poll, UV_READABLE | UV_DISCONNECT, on_socket);
+	if (s->pidfd >= 0) {
+		uv_poll_init(b->loop, &s->pid_poll, s->pidfd);
+		uv_poll_start(&s->pid_poll, UV_READABLE, on_pidfd);
+	}
 	s->at = &b->sessions;
 	s->next = b->sessions;
 	if (s->next)
 		s->next->at = &s->next;
 	b->sessions = s;
 	b->n_sessions++;
-	s->handles = 1;
-	uv_poll_start(&s->sock_poll, UV_READABLE | UV_DISCONNECT, on_socket);
-	if (s->pidfd >= 0) {
-		uv_poll_init(b->loop, &s->pid_poll, s->pidfd);
-		s->handles++;
-		s->pid_poll.data = s;
-		uv_poll_start(&s->pid_poll, UV_READABLE, on_pidfd);
+	return 0;
+}
+
+int session_start(struct broker *b, int sock)
+{
+	struct session s = {.b = b, .sock = sock, .pidfd = -1, .sock_key = STORE_NONE, .pid_key = STORE_NONE};
+	int e = leat__sock_peer(sock, &s.owner.pid, &s.owner.uid, &s.pidfd);
+
+	if (e == 0)
+		e = store_keep(b->reg.store, sock, &s.sock_key);
+	s.owner.client = b->next_client + 1;
+	if (e == 0)
+		e = session_adopt(&s);
+	if (e < 0) {
+		broker_log(b, "refused a client: %s", leat_why());
+		store_drop(b->reg.store, s.sock_key);
+		if (s.pidfd >= 0)
+			close(s.pidfd);
+		close(sock);
+		return e;
 	}
-	broker_log(b, "client %llu: pid %d, uid %u", (unsigned long long)s->owner.client,
-		   (int)s->owner.pid, (unsigned)s->owner.uid);
+	b->next_client++;
+	keep_session(b->sessions);
+	broker_commit(b);
+	broker_log(b, "client %llu: pid %d, uid %u", (unsigned long long)s.owner.client,
+		   (int)s.owner.pid, (unsigned)s.owner.uid);
 	return 0;
 }
 

@@ -25,10 +25,14 @@ struct broker {
 
 /* Serve the client on @sock, which the session owns from now on, whatever the answer. */
 int session_start(struct broker *b, int sock);
+/* Go on with one that an earlier worker had: a copy of @facts, whose descriptors it owns on success. */
+int session_adopt(const struct session *facts);
 /* An answer that comes later than its request. Negative: it cannot be told, and the session may be gone. */
 int session_answer(struct session *s, const struct leat__out *out);
 /* The session of a client, NULL. */
 struct session *session_find(const struct broker *b, uint64_t client);
+/* Its socket is of no more use. What it holds ends when its process does. */
+void session_cut(struct session *s);
 /* The client is gone: its objects end. */
 void session_end(struct session *s);
 /* Say BYE to everybody and close. */
@@ -44,8 +48,10 @@ struct object {
 	struct ring *ring; /* PUBLISHER */
 	uint32_t slot;     /* SUBSCRIBER */
 	struct share *share;   /* SHARER */
+	uint64_t made_by;      /* the serial of the request that made it */
 	char *prefix;          /* WATCHER: of what names */
-	uint64_t since, waits; /* WATCHER: what it knows of; its request that is to be answered; 0: none is */
+	uint64_t since, waits; /* WATCHER: what it knows of; its request that is to be answered; 0: none is.
+				* SUBSCRIBER: since: rings up to this were there before it */
 };
 #define OF_CHANNELS (1u << PUBLISHER | 1u << SUBSCRIBER | 1u << LOOKER)
 
@@ -60,6 +66,8 @@ struct session {
 	struct owner owner;
 	struct object *objects;
 	uint64_t next_object;
+	uint64_t done;              /* the last request that made a difference: if it comes again, it is done */
+	uint32_t sock_key, pid_key; /* of the store */
 };
 
 /* requests.c: an answer, and maybe descriptors to send along (borrowed). */
@@ -72,7 +80,9 @@ struct reply {
 /* What @in asks, with the packet @p it came in; fills in @r. -errno (with the reason): the answer is that;
  * 1: there is no such request. */
 int session_request(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r);
-struct object *object_new(struct session *s, enum kind kind, struct channel *ch);
+struct object *object_new(struct session *s, const struct leat__in *in, enum kind kind, struct channel *ch);
+/* What this very request has made already, for a worker that was killed before it could answer; NULL. */
+struct object *object_made(const struct session *s, const struct leat__in *in, enum kind kind);
 /* The newest object of @s came to nothing, with error @e. */
 int object_undo(struct session *s, struct channel *ch, int e);
 /* An object of one of the @kinds (1 << kind); NULL with the reason. */

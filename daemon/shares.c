@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/base.h"
-#include "registry.h"
+#include "snapshot.h"
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
@@ -45,14 +45,11 @@ struct share *share_find(const struct registry *reg, const char *name)
 	return NULL;
 }
 
-int share_add(struct registry *reg, const char *name, int fd, const struct leat__wire_share *w, const struct owner *owner,
-	      struct share **ret)
+int share_adopt(struct registry *reg, const char *name, int fd, const struct leat__wire_share *facts,
+		const struct owner *owner, uint32_t key, struct share **ret)
 {
 	struct share **at = &reg->shares, *s;
-	int e = verify(fd, w);
 
-	if (e < 0)
-		return e;
 	while (*at && strcmp((*at)->name, name) < 0)
 		at = &(*at)->next;
 	if (*at && !strcmp((*at)->name, name))
@@ -65,14 +62,38 @@ int share_add(struct registry *reg, const char *name, int fd, const struct leat_
 		free(s);
 		return leat__say(-ENOMEM, "the broker has no memory for another region");
 	}
-	s->generation = ++reg->next_ring; /* never used again, as a ring's number */
-	s->size = w->size;
-	s->writable = w->writable != 0;
+	s->generation = facts->generation;
+	s->size = facts->size;
+	s->writable = facts->writable != 0;
 	s->fd = fd;
+	s->key = key;
 	s->owner = *owner;
 	s->next = *at;
 	*at = s;
 	*ret = s;
+	return 0;
+}
+
+int share_add(struct registry *reg, const char *name, int fd, const struct leat__wire_share *w, const struct owner *owner,
+	      struct share **ret)
+{
+	struct leat__wire_share facts = *w;
+	uint32_t key = STORE_NONE;
+	int e = verify(fd, w);
+
+	if (e == 0)
+		e = store_keep(reg->store, fd, &key);
+	if (e < 0)
+		return e;
+	facts.generation = reg->next_ring + 1; /* never used again, as a ring's number */
+	e = share_adopt(reg, name, fd, &facts, owner, key, ret);
+	if (e < 0) {
+		store_drop(reg->store, key);
+		return e;
+	}
+	reg->next_ring++;
+	(*ret)->held = 1;
+	keep_share(reg, *ret);
 	return 0;
 }
 
@@ -83,6 +104,8 @@ void share_end(struct registry *reg, struct share *s)
 	while (*at != s)
 		at = &(*at)->next;
 	*at = s->next;
+	store_del(reg->store, REC_SHARE, s->generation, 0);
+	store_drop(reg->store, s->key);
 	close(s->fd);
 	free(s->name);
 	free(s);

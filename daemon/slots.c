@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/base.h"
-#include "registry.h"
+#include "snapshot.h"
 #include "sync/bell.h"
 
 const char *slot_program(const struct slot *s)
@@ -33,7 +33,7 @@ static int in_hand(const struct channel *ch, uint32_t s)
 }
 
 /* A worker that is gone leaves its slot when nothing is in hand by it; its lines are not used again. */
-static void worker_settle(struct channel *ch, uint32_t s)
+static void worker_settle(struct registry *reg, struct channel *ch, uint32_t s)
 {
 	for (const struct ring *r = ch->rings; r; r = r->next) {
 		struct leat__line *line;
@@ -50,29 +50,44 @@ static void worker_settle(struct channel *ch, uint32_t s)
 		return;
 	ch->slots[s].mode = 0;
 	leat__store_relaxed(&leat__ctrl_slots(ch->shm, &ch->g)[s].mode, 0u);
+	keep_slot(reg, ch, s);
 }
 
-static uint32_t slot_mode(struct channel *ch, uint32_t s)
+static uint32_t slot_mode(struct registry *reg, struct channel *ch, uint32_t s)
 {
 	if (s < ch->n_slots && ch->slots[s].mode == LEAT__WORKER && !ch->slots[s].owner)
-		worker_settle(ch, s);
+		worker_settle(reg, ch, s);
 	return s < ch->n_slots ? ch->slots[s].mode : 0;
+}
+
+int slots_reach(struct channel *ch, uint32_t s)
+{
+	struct slot *more;
+
+	if (s < ch->n_slots)
+		return 0;
+	more = realloc(ch->slots, (s + 1) * sizeof(*more));
+	if (!more)
+		return leat__say(-ENOMEM, "the broker has no memory for another subscriber");
+	memset(more + ch->n_slots, 0, (s + 1 - ch->n_slots) * sizeof(*more));
+	ch->slots = more;
+	ch->n_slots = s + 1;
+	return 0;
 }
 
 /*
  * A free slot: the lowest for a group, the highest above it for its workers, whose lines publishers look at after
  * the group's; else the lowest. -EUSERS.
  */
-static int slot_find(struct channel *ch, uint32_t mode, uint32_t group, uint32_t *ret)
+static int slot_find(struct registry *reg, struct channel *ch, uint32_t mode, uint32_t group, uint32_t *ret)
 {
 	uint32_t n = ch->g.n_slots, s = 0, k;
-	struct slot *more;
 
 	if (mode == LEAT__WORKER)
-		for (s = n - 1; s > group && slot_mode(ch, s);)
+		for (s = n - 1; s > group && slot_mode(reg, ch, s);)
 			s--;
 	else
-		while (s < n && slot_mode(ch, s))
+		while (s < n && slot_mode(reg, ch, s))
 			s++;
 	if (s == n || (mode == LEAT__WORKER && s <= group)) {
 		for (k = 0; k < ch->n_slots && !ch->slots[k].owner;)
@@ -83,16 +98,8 @@ static int slot_find(struct channel *ch, uint32_t mode, uint32_t group, uint32_t
 				  ch->name, n, k < ch->n_slots ? ch->slots[k].owner->program : "a work queue's group",
 				  k < ch->n_slots ? (int)ch->slots[k].owner->pid : 0);
 	}
-	if (s >= ch->n_slots) {
-		more = realloc(ch->slots, (s + 1) * sizeof(*more));
-		if (!more)
-			return leat__say(-ENOMEM, "the broker has no memory for another subscriber");
-		memset(more + ch->n_slots, 0, (s + 1 - ch->n_slots) * sizeof(*more));
-		ch->slots = more;
-		ch->n_slots = s + 1;
-	}
 	*ret = s;
-	return 0;
+	return slots_reach(ch, s);
 }
 
 int slot_grant(struct registry *reg, struct channel *ch, uint32_t mode, const struct owner *owner, uint32_t group,
@@ -102,8 +109,10 @@ int slot_grant(struct registry *reg, struct channel *ch, uint32_t mode, const st
 					  [LEAT__GROUP] = LEAT__GRANTED, [LEAT__WORKER] = LEAT__IDLE};
 	struct leat__slot *shm;
 	uint32_t s = 0;
-	int e = slot_find(ch, mode, group, &s);
+	int e;
 
+	store_touch(reg->store, ch->key);
+	e = slot_find(reg, ch, mode, group, &s);
 	if (e < 0)
 		return e;
 	ch->grants = (ch->grants + 1) & 0xfff;
@@ -128,11 +137,13 @@ int slot_grant(struct registry *reg, struct channel *ch, uint32_t mode, const st
 	leat__fence();
 	if (owner)
 		channel_tell(reg, ch, 1);
+	keep_slot(reg, ch, s);
+	keep_channel(reg, ch);
 	*ret = s;
 	return 0;
 }
 
-void groups_revive(struct channel *ch)
+void groups_revive(struct registry *reg, struct channel *ch)
 {
 	for (struct ring *r = ch->rings; r; r = r->next) {
 		int entry;
@@ -155,7 +166,8 @@ void groups_revive(struct channel *ch)
 			leat__store_release(&line->state, LEAT__WORD(r->id, state));
 		}
 		leat__store_release(&leat__ctrl_entries(ch->shm)[entry].word, LEAT__WORD(r->id, LEAT__ENDED));
-		channel_changed(ch);
+		keep_ring(reg, r);
+		channel_changed(reg, ch);
 	}
 }
 
@@ -175,21 +187,24 @@ int group_get(struct registry *reg, struct channel *ch, const char *name, uint32
 	strcpy(ch->slots[*ret].name, name);
 	strcpy(shm[*ret].name, name);
 	ch->slots[*ret].number = ++ch->groups;
-	groups_revive(ch);
+	keep_slot(reg, ch, *ret);
+	keep_channel(reg, ch);
+	groups_revive(reg, ch);
 	return 0;
 }
 
 /* Nobody has slot @s any more, and nothing is waited for there. */
-static void vacate(struct channel *ch, uint32_t s)
+void slot_vacate(struct registry *reg, struct channel *ch, uint32_t s)
 {
 	ch->slots[s].mode = 0;
+	keep_slot(reg, ch, s);
 	leat__store_relaxed(&leat__ctrl_slots(ch->shm, &ch->g)[s].mode, 0u);
 	for (struct ring *r = ch->rings; r; r = r->next)
 		if (r->entry != LEAT__NO_ENTRY)
 			leat__store_release(&lines_of(r)[s].state, LEAT__WORD(r->id, LEAT__DONE));
 }
 
-void groups_remove(struct channel *ch)
+void groups_remove(struct registry *reg, struct channel *ch)
 {
 	for (uint32_t i = 0; i < ch->n_slots; i++) {
 		int workers = 0;
@@ -200,9 +215,9 @@ void groups_remove(struct channel *ch)
 			workers += ch->slots[k].mode == LEAT__WORKER && ch->slots[k].owner && ch->slots[k].group == i;
 		for (uint32_t k = 0; k < ch->n_slots && !workers; k++) /* what dead ones had in hand */
 			if (ch->slots[k].mode == LEAT__WORKER && ch->slots[k].group == i)
-				vacate(ch, k);
+				slot_vacate(reg, ch, k);
 		if (!workers)
-			vacate(ch, i);
+			slot_vacate(reg, ch, i);
 	}
 	/* What is in history waits for groups that are there. */
 	for (struct ring *r = ch->rings; r; r = r->next) {
@@ -210,8 +225,10 @@ void groups_remove(struct channel *ch)
 
 		for (uint32_t i = 0; i < ch->n_slots; i++)
 			wanted |= ch->slots[i].mode == LEAT__GROUP && ch->slots[i].number > r->groups_done;
-		if (r->entry == LEAT__NO_ENTRY && !wanted)
+		if (r->entry == LEAT__NO_ENTRY && !wanted) {
 			r->groups_done = ch->groups;
+			keep_ring(reg, r);
+		}
 	}
 	leat__bell_toll(&ch->shm->space_bell);
 }
@@ -220,20 +237,22 @@ void slot_free(struct registry *reg, struct channel *ch, uint32_t s)
 {
 	struct leat__slot *shm = &leat__ctrl_slots(ch->shm, &ch->g)[s];
 
+	store_touch(reg->store, ch->key);
 	ch->n_slots_used--;
 	channel_tell(reg, ch, 1);
+	keep_channel(reg, ch);
 	for (int k = 0; k < LEAT__HELD; k++)
 		leat__store_release(&shm->held[k], UINT64_C(0));
 	leat__store_release(&shm->client, UINT64_C(0));
 	if (ch->slots[s].mode == LEAT__WORKER) {
 		ch->slots[s].owner = NULL;
 		shm = &leat__ctrl_slots(ch->shm, &ch->g)[ch->slots[s].group];
-		worker_settle(ch, s);
+		worker_settle(reg, ch, s);
 		leat__fetch_add(&shm->parked, 1u);
 		leat__bell_toll(&shm->bell);
 		leat__bell_toll(&ch->shm->data_bell);
 	} else {
-		vacate(ch, s);
+		slot_vacate(reg, ch, s);
 	}
 	leat__bell_toll(&ch->shm->space_bell);
 }

@@ -366,13 +366,13 @@ START_TEST(what_was_shared_too_late_is_not_shared)
 	struct leat__out out;
 	struct leat__in in;
 
-	kill(broker_pid(), SIGSTOP);
+	broker_signal(SIGSTOP);
 	leat__wire_begin(&out, LEAT__SHARE, 0, 0);
 	leat__wire_text(&out, LEAT__T_NAME, name);
 	leat__wire_bytes(&out, LEAT__T_SHARE, &w, sizeof(w));
 	fails(leat__errand(l, &asked, &out, leat_region_fd(r), &pkt, &in, 10000000, NULL), ETIMEDOUT);
 	leat__errand_drop(l, &asked);
-	kill(broker_pid(), SIGCONT);
+	broker_signal(SIGCONT);
 	ok(leat_ping(l, NULL)); /* hears of it */
 	ok(leat_ping(l, NULL));
 	fails(leat_region_find(honest, name, 0, NULL, &found), ENOENT);

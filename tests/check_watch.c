@@ -345,19 +345,19 @@ START_TEST(a_stopped_broker_holds_nobody_up)
 	uint64_t t;
 
 	expect(w, LEAT_SYNCED, "", 0, 0);
-	kill(broker_pid(), SIGSTOP);
+	broker_signal(SIGSTOP);
 	t = leat__now();
 	expect_nothing(w, 0);
 	ck_assert_uint_lt(leat__now() - t, 50 * MS);
 	expect_nothing(w, 100 * MS);
 	t = leat__now() - t;
 	ck_assert(t >= 100 * MS && t < 1000 * MS);
-	kill(broker_pid(), SIGCONT);
+	broker_signal(SIGCONT);
 	subscriber(l, "x");
 	expect(w, LEAT_CAME, "x", 0, 1);
-	kill(broker_pid(), SIGSTOP);
+	broker_signal(SIGSTOP);
 	leat_watch_close(w);
-	kill(broker_pid(), SIGCONT);
+	broker_signal(SIGCONT);
 	leat_close(l);
 }
 END_TEST
@@ -566,7 +566,7 @@ START_TEST(the_broker_keeps_nothing_for_those_who_left)
 
 	leat_sub_close(subscriber(l, "x"));
 	leat_watch_close(watch(l, NULL));
-	before = count_fds_of(broker_pid());
+	before = broker_fds();
 	for (int i = 0; i < 50; i++) {
 		struct leat_watch *w = watch(l, "x");
 
@@ -575,7 +575,7 @@ START_TEST(the_broker_keeps_nothing_for_those_who_left)
 			next(w);
 		leat_watch_close(w);
 	}
-	eventually(count_fds_of(broker_pid()) <= before); /* the first one's connection may still count in it */
+	eventually(broker_fds() <= before); /* the first one's connection may still count in it */
 	leat_close(l);
 }
 END_TEST

@@ -262,7 +262,7 @@ a_user_without_a_runtime_directory_is_told_about_LEAT_BROKER() {
   [ "$(id -u)" = 0 ] || { echo "# SKIP needs root to become another user"; return 0; }
   # A copy where that user can run it.
   local d=$dir/open; mkdir -p "$d"; chmod 755 "$dir" "$d"
-  cp "$LEAT_CMD" "$LEAT_LEATD" "$(dirname "$LEAT_CMD")"/../lib/libleat.so.0 "$d"
+  cp "$LEAT_CMD" "$LEAT_LEATD" "$LEAT_LEATD-worker" "$(dirname "$LEAT_CMD")"/../lib/libleat.so.0 "$d"
   export LD_LIBRARY_PATH=$d
   want 3 setpriv --reuid 65534 --clear-groups env -u LEAT_BROKER -u XDG_RUNTIME_DIR "$d/leat" ls 2>"$dir/err" &&
     grep -q 'LEAT_BROKER' "$dir/err" &&

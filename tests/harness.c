@@ -140,6 +140,27 @@ pid_t broker_pid(void)
 	return broker;
 }
 
+pid_t worker_pid(void)
+{
+	char path[64], text[32] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)broker, (int)broker);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	if (!fgets(text, sizeof(text), f))
+		text[0] = 0;
+	fclose(f);
+	return (pid_t)atoi(text);
+}
+
+void broker_signal(int sig)
+{
+	kill(broker, sig);
+	kill(worker_pid(), sig);
+}
+
 void broker_kill(int sig)
 {
 	kill(broker, sig);
@@ -270,6 +291,11 @@ int count_fds_of(pid_t pid)
 	if (d)
 		closedir(d);
 	return n;
+}
+
+int broker_fds(void)
+{
+	return count_fds_of(broker) + count_fds_of(worker_pid());
 }
 
 int count_fds(void)

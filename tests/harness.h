@@ -40,8 +40,10 @@ const char *random_name(void); /* a fresh channel name */
 
 /* Start a broker of our own (once); its socket's path. Extra arguments end with NULL. */
 const char *broker_start(const char *arg, ...);
-pid_t broker_pid(void);
-void broker_kill(int sig);
+pid_t broker_pid(void); /* the keeper's; its worker dies with it */
+pid_t worker_pid(void); /* 0: there is none just now */
+void broker_signal(int sig); /* to both */
+void broker_kill(int sig); /* ends both; waits */
 struct leat *broker_open(void);
 
 /* A child's failed assertion goes to stderr: Check's own channel belongs to the test's process. */
@@ -82,6 +84,7 @@ int message_whole(const void *at, size_t size, uint64_t seed);
 
 /* Everything that is open in this process: descriptors and shared mappings. */
 int count_fds_of(pid_t pid);
+int broker_fds(void); /* of keeper and worker */
 int count_fds(void);
 int count_maps(const char *what);
 

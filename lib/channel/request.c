@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include "base/base.h"
 #include "channel/channel.h"
@@ -119,6 +120,15 @@ static void disown(struct leat *l, const struct leat__in *in)
 	leat__sock_send(l->sock, &o, NULL, 0);
 }
 
+/* Answers come in order, once; or once more, if the broker's worker was killed when it had answered. 1: this is new. */
+static int heard(struct leat *l, const struct leat__in *in)
+{
+	if (in->head.serial <= l->heard)
+		return 0;
+	l->heard = in->head.serial;
+	return 1;
+}
+
 /* A packet that nobody waits for just now: kept for whom it is, or thrown away if he gave up. */
 static int put_aside(struct leat *l, struct leat__packet *p, const struct leat__in *in)
 {
@@ -130,12 +140,14 @@ static int put_aside(struct leat *l, struct leat__packet *p, const struct leat__
 		r->answer = malloc(sizeof(*p));
 	if (r && r->answer) {
 		*r->answer = *p;
+		heard(l, in);
 		return 0;
 	}
 	if (r)
 		end(l, r); /* no memory: it will ask again */
 	leat__packet_close(p);
-	disown(l, in);
+	if (heard(l, in))
+		disown(l, in);
 	return in->head.type == LEAT__BYE ? lost(l, "it was stopped") : 0;
 }
 
@@ -168,8 +180,10 @@ static int listen_for(struct leat *l, uint64_t serial, uint64_t deadline, struct
 			leat__packet_close(p);
 			return lost(l, leat_why());
 		}
-		if (in->head.serial == serial)
+		if (in->head.serial == serial) {
+			heard(l, in);
 			return 0;
+		}
 		e = put_aside(l, p, in);
 		if (e < 0)
 			return e;
@@ -311,8 +325,7 @@ static int hello(struct leat *l, uint64_t deadline)
 	return e;
 }
 
-/* -ETIMEDOUT: its greeting may still come, and is waited for the next time. */
-static int connect_locked(struct leat *l, const char *path, uint64_t deadline)
+static int connect_once(struct leat *l, const char *path, uint64_t deadline)
 {
 	int e;
 
@@ -329,6 +342,20 @@ static int connect_locked(struct leat *l, const char *path, uint64_t deadline)
 		leat__disconnect(l);
 	if (e == 0)
 		leat__store_release(&l->lost, 0u);
+	return e;
+}
+
+/*
+ * -ETIMEDOUT: its greeting may still come, and is waited for the next time. A broker whose worker is killed before it
+ * has written us down hangs up; the next one listens already.
+ */
+static int connect_locked(struct leat *l, const char *path, uint64_t deadline)
+{
+	const struct timespec nap = {0, 1000000};
+	int e;
+
+	while ((e = connect_once(l, path, deadline)) == -ECONNRESET && leat__now() < deadline)
+		nanosleep(&nap, NULL);
 	return e;
 }
 

@@ -94,7 +94,7 @@ static int collect(struct msghdr *m, struct leat__packet *p)
 	return bad;
 }
 
-int leat__sock_recv(int sock, struct leat__packet *p)
+static int receive(int sock, struct leat__packet *p, int flags)
 {
 	union {
 		struct cmsghdr align;
@@ -111,7 +111,7 @@ int leat__sock_recv(int sock, struct leat__packet *p)
 	p->n_fds = 0;
 	p->size = 0;
 	do
-		n = recvmsg(sock, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+		n = recvmsg(sock, &m, flags | MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
@@ -132,6 +132,24 @@ int leat__sock_recv(int sock, struct leat__packet *p)
 	return 1;
 }
 
+int leat__sock_recv(int sock, struct leat__packet *p)
+{
+	return receive(sock, p, 0);
+}
+
+int leat__sock_peek(int sock, struct leat__packet *p)
+{
+	return receive(sock, p, MSG_PEEK);
+}
+
+void leat__sock_drop(int sock)
+{
+	char c;
+
+	while (recv(sock, &c, 1, MSG_DONTWAIT) < 0 && errno == EINTR)
+		;
+}
+
 int leat__sock_peer(int sock, pid_t *pid, uid_t *uid, int *ret_pidfd)
 {
 	struct ucred cred = {0};
@@ -146,6 +164,8 @@ int leat__sock_peer(int sock, pid_t *pid, uid_t *uid, int *ret_pidfd)
 
 		len = sizeof(fd);
 		if (getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &fd, &len) < 0) {
+			if (errno != ENOPROTOOPT)
+				return leat__fail(-errno, "ask who is on a socket: it is gone (%s)", strerror(errno));
 			/* Before Linux 6.5. The peer is alive: it holds the socket, bar inheritance. */
 			fd = cred.pid > 0 ? (int)syscall(SYS_pidfd_open, cred.pid, 0) : -1;
 		}

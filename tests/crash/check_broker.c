@@ -332,9 +332,9 @@ END_TEST
 static void *make_slow(void *arg)
 {
 	while (!leat__load_acquire((int *)arg)) {
-		kill(broker_pid(), SIGSTOP);
+		broker_signal(SIGSTOP);
 		usleep(6000);
-		kill(broker_pid(), SIGCONT);
+		broker_signal(SIGCONT);
 		usleep(1000);
 	}
 	return NULL;
@@ -831,11 +831,11 @@ START_TEST(a_child_may_be_forked_while_its_parent_waits_for_the_broker)
 	ck_assert_uint_eq(recv_n(s, NULL), 0);
 	broker_again();
 	eventually((leat__tend(a), a->tie != p->at.tie && !a->lost));
-	kill(broker_pid(), SIGSTOP);
+	broker_signal(SIGSTOP);
 	eventually((leat__pub_tend(p), p->announced.serial != 0));
 	child_ok(child(close_parents, a));
 	child_ok(child(close_parents, b));
-	kill(broker_pid(), SIGCONT);
+	broker_signal(SIGCONT);
 	send_n(p, 1);
 	ck_assert_uint_eq(recv_n(s, NULL), 1);
 	eventually((leat__pub_tend(p), leat__sub_look_around(s), p->at.id != p->origin));
@@ -853,7 +853,7 @@ START_TEST(a_slow_brokers_greeting_is_waited_for)
 	uint64_t serial = 0;
 
 	broker_again();
-	kill(broker_pid(), SIGSTOP);
+	broker_signal(SIGSTOP);
 	for (int i = 0; i < 20; i++) {
 		leat__tend(l);
 		usleep(20000);
@@ -862,7 +862,7 @@ START_TEST(a_slow_brokers_greeting_is_waited_for)
 		serial = l->hello.serial;
 	}
 	ck_assert_uint_ne(serial, 0);
-	kill(broker_pid(), SIGCONT);
+	broker_signal(SIGCONT);
 	eventually((leat__tend(l), !leat__load_acquire(&l->lost)));
 	ck_assert(!l->hello.serial && l->tie->instance != 0);
 	ok(leat_ping(l, NULL));
@@ -882,7 +882,7 @@ START_TEST(what_was_opened_too_late_is_closed_again)
 	struct leat__out out;
 	struct leat__in in;
 
-	kill(broker_pid(), SIGSTOP);
+	broker_signal(SIGSTOP);
 	leat__wire_begin(&out, LEAT__SUB_OPEN, 0, 0);
 	leat__wire_text(&out, LEAT__T_NAME, name);
 	leat__wire_u32(&out, LEAT__T_MODE, LEAT__WAITING);
@@ -892,7 +892,7 @@ START_TEST(what_was_opened_too_late_is_closed_again)
 	ck_assert_uint_eq(r.serial, serial);
 	if (_i == 0)
 		leat__errand_drop(l, &r);
-	kill(broker_pid(), SIGCONT);
+	broker_signal(SIGCONT);
 	eventually(leat_stat(other, name, &st, NULL, NULL) == 0);
 	if (_i == 3)
 		ok(leat_dispatch(l)); /* hears the late answer */

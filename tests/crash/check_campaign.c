@@ -156,23 +156,20 @@ static int count_files(const char *dir)
 	return n;
 }
 
-static int broker_files(void)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/fd", (int)broker_pid());
-	return count_files(path);
-}
-
-static long broker_rss(void)
+static long rss_of(pid_t pid)
 {
 	char path[64], text[128] = "";
 	long pages = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/statm", (int)broker_pid());
+	snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
 	leat__read_file(path, text, sizeof(text));
 	sscanf(text, "%*d %ld", &pages);
 	return pages * 4;
+}
+
+static long broker_rss(void)
+{
+	return rss_of(broker_pid()) + rss_of(worker_pid());
 }
 
 static pid_t clients[PUBS + SUBS];
@@ -272,7 +269,7 @@ START_TEST(killed_at_random_nothing_is_lost_and_nothing_is_left)
 	snprintf(ledger->domain, sizeof(ledger->domain), "%s", broker_start("--linger", "2", NULL));
 	snprintf(ledger->name, sizeof(ledger->name), "%s", random_name());
 	l = broker_open();
-	files = broker_files();
+	files = broker_fds();
 	rss = broker_rss();
 	dir = count_files(tmp_dir());
 	for (unsigned i = 0; i < PUBS + SUBS; i++)
@@ -308,7 +305,7 @@ START_TEST(killed_at_random_nothing_is_lost_and_nothing_is_left)
 		child_ok(clients[i]);
 	fprintf(stderr, "# killed %d publishers, %d subscribers, %d brokers\n", done[0], done[1], done[2]);
 	settle_accounts();
-	eventually(broker_files() <= files);
+	eventually(broker_fds() <= files);
 	ck_assert_int_eq(count_files("/dev/shm"), shm);
 	ck_assert_int_eq(count_files(tmp_dir()), dir);
 	ck_assert_msg(broker_rss() < rss + 2048, "the broker has grown from %ld to %ld KiB", rss, broker_rss());

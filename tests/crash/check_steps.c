@@ -754,7 +754,7 @@ static void watch_point(const struct op *op, struct trace *t, long n)
 {
 	struct leat_event ev = {.struct_size = sizeof(ev)};
 	const char *name = random_name();
-	int before = count_fds_of(broker_pid());
+	int before = broker_fds();
 	struct leat_watch *w;
 	struct leat_sub *s;
 
@@ -773,7 +773,7 @@ static void watch_point(const struct op *op, struct trace *t, long n)
 	ok(leat_watch_next(w, &ev, 10 * SEC));
 	ck_assert_int_eq((int)ev.kind, LEAT_GONE);
 	leat_watch_close(w);
-	eventually(count_fds_of(broker_pid()) <= before);
+	eventually(broker_fds() <= before);
 }
 
 static void domain_point(const struct op *op, struct trace *t, long n)
@@ -967,14 +967,6 @@ static void point(const struct op *op, struct trace *t, long n, const char *kind
 	case HAND: hand_point(op, t, n); break;
 	}
 	points++;
-}
-
-static int broker_fds(void)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/fd", (int)broker_pid());
-	return files_in(path, "");
 }
 
 /* Every instruction of a short operation; of a long one, so many, spread evenly. */

@@ -175,7 +175,7 @@ START_TEST(who_is_stopped_is_not_dead)
 	if (role == SUBSCRIBER || role == ALL)
 		kill(sub, SIGSTOP);
 	if (role == BROKER || role == ALL)
-		kill(broker_pid(), SIGSTOP);
+		broker_signal(SIGSTOP);
 	if (role == DEBUGGED)
 		debug(&debugger, pub);
 	usleep(300000);
@@ -196,7 +196,7 @@ START_TEST(who_is_stopped_is_not_dead)
 	}
 	if (role == DEBUGGED)
 		debug_no_more(&debugger);
-	kill(broker_pid(), SIGCONT);
+	broker_signal(SIGCONT);
 	kill(pub, SIGCONT);
 	kill(sub, SIGCONT);
 	both_are_there(l);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * leatd: the broker of one domain. Options, the listening socket, timers, signals. Stays in the
- * foreground; ends on SIGTERM or SIGINT, or, started on demand, when nobody has needed it for a
- * while. Manual: leatd(8).
+ * leatd's worker: the broker of one domain. Options, timers, signals; and where it begins: anew, or with what an
+ * earlier worker has left with the keeper (keeper.c). Ends on SIGTERM or SIGINT, or, started on demand, when nobody has
+ * needed it for a while. Manual: leatd(8).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -10,20 +10,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 #include "base/base.h"
+#include "keeper.h"
 #include "link/sock.h"
-#include "session.h"
+#include "listen.h"
+#include "snapshot.h"
 
-enum { EXIT_USAGE = 2 };
+enum { EXIT_USAGE = 2, TRIES = 5 };
 
 struct daemon {
 	struct broker b;
@@ -31,11 +30,13 @@ struct daemon {
 	uv_timer_t expire_timer, idle_timer;
 	uv_signal_t term, intr;
 	uv_prepare_t tell;
-	int sock, lock;
+	uv_poll_t keeper_poll;
+	struct store store;
+	int sock, lock, keeper;
 	int on_demand;
 	int expiring, idling;
 	double idle_s;
-	char path[108], lock_path[120];
+	char path[108];
 };
 
 static const char usage[] =
@@ -62,6 +63,7 @@ static void on_expire(uv_timer_t *t)
 	struct daemon *d = t->data;
 
 	registry_expire(&d->b.reg, leat__now());
+	broker_commit(&d->b);
 	d->b.changed(&d->b);
 }
 
@@ -129,88 +131,7 @@ static void on_signal(uv_signal_t *h, int sig)
 	uv_stop(h->loop);
 }
 
-/* ---- the socket ---- */
-
-static int complain(const char *what, const char *path, const char *why)
-{
-	fprintf(stderr, "leatd: %s %s: %s\n", what, path, why);
-	return -1;
-}
-
-/* The directory of the socket: made if missing (private), must be ours. */
-static int prepare_directory(const char *path)
-{
-	char dir[108];
-	char *slash;
-	struct stat st;
-
-	snprintf(dir, sizeof(dir), "%s", path);
-	slash = strrchr(dir, '/');
-	if (!slash || slash == dir)
-		return 0;
-	*slash = 0;
-	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-		return complain("make directory", dir, strerror(errno));
-	if (stat(dir, &st) < 0)
-		return complain("look at directory", dir, strerror(errno));
-	if (st.st_uid != geteuid() && st.st_uid != 0)
-		return complain("use directory", dir, "it belongs to another user");
-	return 0;
-}
-
-static int find_path(struct daemon *d, const char *domain)
-{
-	int named = leat__sock_place(domain, 0, d->path, sizeof(d->path));
-
-	if (named < 0)
-		return complain("use domain", domain ? domain : "", leat_why());
-	if (!named && !strncmp(d->path, "/run/leat/", 10) && geteuid() != 0)
-		return complain("find a place for the socket in", "/run/leat",
-				"not root, and $XDG_RUNTIME_DIR is not set: set $LEAT_BROKER or use --domain");
-	return 0;
-}
-
-/* The lock, not the socket, says who serves: a socket left by a killed broker is replaced. */
-static int take_lock(struct daemon *d)
-{
-	struct stat ours, there;
-
-	snprintf(d->lock_path, sizeof(d->lock_path), "%s.lock", d->path);
-	for (;;) {
-		d->lock = open(d->lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-		if (d->lock < 0)
-			return complain("open", d->lock_path, strerror(errno));
-		if (flock(d->lock, LOCK_EX | LOCK_NB) < 0)
-			return complain("serve", d->path,
-					errno == EWOULDBLOCK ? "another leatd serves it already"
-							     : strerror(errno));
-		/* A leaving broker removes its lock: is this one still the one under the name? */
-		if (fstat(d->lock, &ours) == 0 && stat(d->lock_path, &there) == 0 &&
-		    ours.st_ino == there.st_ino && ours.st_dev == there.st_dev)
-			return 0;
-		close(d->lock);
-	}
-}
-
-static int listen_on(struct daemon *d)
-{
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
-
-	if (prepare_directory(d->path) < 0 || take_lock(d) < 0)
-		return -1;
-	if (unlink(d->path) < 0 && errno != ENOENT)
-		return complain("replace", d->path, strerror(errno));
-	strcpy(un.sun_path, d->path);
-	d->sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (d->sock < 0)
-		return complain("make a socket for", d->path, strerror(errno));
-	mode_t old = umask(0177);
-	int r = bind(d->sock, (struct sockaddr *)&un, sizeof(un));
-	umask(old);
-	if (r < 0 || listen(d->sock, 1024) < 0)
-		return complain("listen on", d->path, strerror(errno));
-	return 0;
-}
+/* ---- serving ---- */
 
 static void tell_ready(int fd)
 {
@@ -226,9 +147,11 @@ static void tell_ready(int fd)
 static int begin_instance(struct broker *b)
 {
 	struct timespec up;
+	int e;
 
 	if (getrandom(&b->instance, sizeof(b->instance), 0) < 0)
 		b->instance = leat__now();
+	b->instance |= 1;
 	/* Since the machine started, in 64 us, which is less than it takes to make a ring: above every number that was
 	 * given out before, for the first two years. */
 	clock_gettime(CLOCK_BOOTTIME, &up);
@@ -237,7 +160,139 @@ static int begin_instance(struct broker *b)
 	if (b->lives < 0)
 		return leat__fail(-errno, "make a file for the clients' lives: %s", strerror(errno));
 	fcntl(b->lives, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_WRITE | F_SEAL_SEAL);
+	e = store_keep(b->reg.store, b->lives, &(uint32_t){KEY_LIVES});
+	/* So that the log says whose it is from the start. */
+	store_del(b->reg.store, REC_BROKER, 0, 0);
+	broker_commit(b);
+	return e;
+}
+
+/* What killed one worker after the other is not tried again. */
+static void spare_us(struct broker *b)
+{
+	struct store_head *h = b->reg.store->head;
+	struct session *s = h->client ? session_find(b, h->client) : NULL;
+
+	if (!s)
+		return;
+	if (++h->tries >= TRIES) {
+		fprintf(stderr, "leatd: request %llu of client %llu (%s, pid %d) has killed %u workers: it is cut off\n",
+			(unsigned long long)h->serial, (unsigned long long)s->owner.client, s->owner.program,
+			(int)s->owner.pid, h->tries);
+		session_cut(s);
+		h->tries = 0;
+	}
+}
+
+/* Go on with what an earlier worker has left. */
+static int resume_instance(struct broker *b, int *fds, uint32_t n)
+{
+	const struct store *st = b->reg.store;
+	uint64_t size = st->head->end;
+	unsigned char *log = MAP_FAILED;
+	int e;
+
+	b->lives = fds[KEY_LIVES];
+	fds[KEY_LIVES] = -1;
+	if (size <= st->room && b->lives >= 0)
+		log = mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, st->log, 0);
+	if (log == MAP_FAILED)
+		return leat__say(-EBADMSG, "the broker's log is not whole");
+	e = snapshot_load(b, log, (size_t)size, fds, n);
+	munmap(log, (size_t)size);
+	if (e < 0)
+		return e;
+	spare_us(b);
+	/* What nothing was said of. */
+	for (uint32_t key = STORE_FREE; key < n; key++)
+		if (fds[key] >= 0) {
+			close(fds[key]);
+			store_drop(b->reg.store, key);
+		}
+	broker_commit(b);
 	return 0;
+}
+
+/* What is kept is of no use: begin anew, as if keeper and worker had been killed. */
+static void forget(struct store *st, uint32_t n)
+{
+	fprintf(stderr, "leatd: what an earlier worker left cannot be used (%s): beginning anew\n", leat_why());
+	st->pending.n = 0;
+	for (uint32_t key = 0; key < n; key++)
+		if (key != KEY_LISTEN && key != KEY_LOCK)
+			store_drop(st, key);
+	store_commit(st);
+	raise(SIGKILL);
+}
+
+/* The socket, from whoever has it: an earlier worker, systemd, or nobody yet. */
+static int find_socket(struct daemon *d, int *fds, uint32_t n)
+{
+	int e = 0;
+
+	if (n > KEY_LOCK && fds[KEY_LISTEN] >= 0) {
+		d->sock = fds[KEY_LISTEN];
+		d->lock = fds[KEY_LOCK];
+		fds[KEY_LISTEN] = fds[KEY_LOCK] = -1;
+		return 0;
+	}
+	if (listen_open(d->path, &d->sock, &d->lock) < 0)
+		return -1;
+	e = store_keep(&d->store, d->sock, &(uint32_t){KEY_LISTEN});
+	if (e == 0)
+		e = store_keep(&d->store, d->lock, &(uint32_t){KEY_LOCK});
+	return e < 0 ? complain("serve", d->path, leat_why()) : 0;
+}
+
+static int begin(struct daemon *d)
+{
+	uint32_t n;
+	int *fds;
+	int there = store_open(&d->store, d->keeper, &fds, &n), e;
+
+	if (there == -EBADMSG)
+		forget(&d->store, n);
+	if (there < 0)
+		return complain("serve", d->path, leat_why());
+	d->b.reg.store = &d->store;
+	if (find_socket(d, fds, n) < 0)
+		return -1;
+	e = there ? resume_instance(&d->b, fds, n) : begin_instance(&d->b);
+	if (e < 0 && there)
+		forget(&d->store, n);
+	free(fds);
+	return e < 0 ? complain("serve", d->path, leat_why()) : 0;
+}
+
+/* The keeper says nothing more: if its socket can be read it is gone, and so are we. */
+static void on_keeper(uv_poll_t *h, int status, int events)
+{
+	(void)h;
+	(void)status;
+	(void)events;
+	raise(SIGKILL);
+}
+
+static void end(struct daemon *d)
+{
+	uv_handle_t *const handles[] = {
+		(uv_handle_t *)&d->listen_poll, (uv_handle_t *)&d->expire_timer, (uv_handle_t *)&d->idle_timer,
+		(uv_handle_t *)&d->term, (uv_handle_t *)&d->intr, (uv_handle_t *)&d->tell,
+		(uv_handle_t *)&d->keeper_poll,
+	};
+
+	unlink(d->path); /* first, so that the next one can begin */
+	d->b.reg.store = NULL; /* nobody comes after us */
+	session_end_all(&d->b);
+	for (size_t i = 0; i < sizeof(handles) / sizeof(handles[0]); i++)
+		if (handles[i]->loop)
+			uv_close(handles[i], NULL);
+	uv_run(d->b.loop, UV_RUN_DEFAULT);
+	uv_loop_close(d->b.loop);
+	registry_free(&d->b.reg);
+	close(d->b.lives);
+	listen_close(d->path, d->sock, d->lock);
+	store_close(&d->store);
 }
 
 static int serve(struct daemon *d, int ready_fd)
@@ -248,11 +303,11 @@ static int serve(struct daemon *d, int ready_fd)
 		return complain("start", d->path, "no event loop");
 	d->b.loop = &loop;
 	d->b.changed = changed;
-	if (begin_instance(&d->b) < 0)
-		return complain("serve", d->path, leat_why());
-	uv_poll_init(&loop, &d->listen_poll, d->sock);
 	uv_timer_init(&loop, &d->expire_timer);
 	uv_timer_init(&loop, &d->idle_timer);
+	if (begin(d) < 0)
+		return -1;
+	uv_poll_init(&loop, &d->listen_poll, d->sock);
 	uv_signal_init(&loop, &d->term);
 	uv_signal_init(&loop, &d->intr);
 	uv_prepare_init(&loop, &d->tell);
@@ -261,25 +316,16 @@ static int serve(struct daemon *d, int ready_fd)
 	uv_signal_start(&d->term, on_signal, SIGTERM);
 	uv_signal_start(&d->intr, on_signal, SIGINT);
 	uv_prepare_start(&d->tell, on_tell);
+	if (d->keeper >= 0) {
+		uv_poll_init(&loop, &d->keeper_poll, d->keeper);
+		uv_poll_start(&d->keeper_poll, UV_READABLE | UV_DISCONNECT, on_keeper);
+	}
 	changed(&d->b);
 	tell_ready(ready_fd);
+	store_ready(&d->store);
+	broker_log(&d->b, "serving %s", d->path);
 	uv_run(&loop, UV_RUN_DEFAULT);
-
-	unlink(d->path); /* first, so that the next one can begin */
-	session_end_all(&d->b);
-	uv_close((uv_handle_t *)&d->listen_poll, NULL);
-	uv_close((uv_handle_t *)&d->expire_timer, NULL);
-	uv_close((uv_handle_t *)&d->idle_timer, NULL);
-	uv_close((uv_handle_t *)&d->term, NULL);
-	uv_close((uv_handle_t *)&d->intr, NULL);
-	uv_close((uv_handle_t *)&d->tell, NULL);
-	uv_run(&loop, UV_RUN_DEFAULT);
-	uv_loop_close(&loop);
-	registry_free(&d->b.reg);
-	close(d->b.lives);
-	close(d->sock);
-	unlink(d->lock_path); /* ours until it is closed */
-	close(d->lock);
+	end(d);
 	return 0;
 }
 
@@ -296,7 +342,7 @@ static int seconds(const char *text, double *ret)
 	return 0;
 }
 
-/* Two descriptors per client and one per ring: take what the host allows. */
+/* Two descriptors per client and one per ring: take what the host allows. The keeper may not have been allowed to. */
 static void raise_descriptors(void)
 {
 	struct rlimit rl;
@@ -305,6 +351,18 @@ static void raise_descriptors(void)
 		rl.rlim_cur = rl.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &rl);
 	}
+}
+
+/* The socket to the keeper that started us; -1: somebody runs us alone. */
+static int find_keeper(void)
+{
+	int type;
+	socklen_t len = sizeof(type);
+
+	if (getsockopt(LEATD_KEEPER_FD, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET)
+		return -1;
+	fcntl(LEATD_KEEPER_FD, F_SETFD, FD_CLOEXEC);
+	return LEATD_KEEPER_FD;
 }
 
 int main(int argc, char **argv)
@@ -361,8 +419,8 @@ int main(int argc, char **argv)
 	d.b.reg.linger_ns = (uint64_t)(linger * 1e9);
 	signal(SIGPIPE, SIG_IGN);
 	raise_descriptors();
-	if (find_path(&d, domain) < 0 || listen_on(&d) < 0)
+	d.keeper = find_keeper();
+	if (listen_place(domain, d.path, sizeof(d.path)) < 0)
 		return 1;
-	broker_log(&d.b, "serving %s", d.path);
 	return serve(&d, ready_fd) < 0;
 }

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * leatd: the keeper. It starts the worker, which is the broker, keeps the descriptors that the worker gives it, and
+ * starts another when that one is killed, with all of them. It knows nothing of what they are, and does nothing else,
+ * so that there is nothing here to go wrong. Manual: leatd(8).
+ */
+#include <errno.h>
+#include <libgen.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <fcntl.h>
+#include <time.h>
+#include <unistd.h>
+#include "keeper.h"
+
+#define SOON_MS 50 /* who lives so short has died of what was kept for it, or of how it is installed */
+enum { FORGET_AFTER = 20, END_AFTER = 30 }; /* so many such deaths in a row */
+
+static int *kept; /* by key; -1: nothing */
+static uint32_t n_kept;
+static pid_t worker;
+static int sock = -1;
+static uint32_t told; /* the next key to tell the worker of; UINT32_MAX: all were told */
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void drop(uint32_t key)
+{
+	if (key < n_kept && kept[key] >= 0) {
+		close(kept[key]);
+		kept[key] = -1;
+	}
+}
+
+/* Takes @fd. Without memory for it the worker that comes after will do without it. */
+static void keep(uint32_t key, int fd)
+{
+	if (key >= n_kept) {
+		uint32_t n = key < 1u << 24 ? key * 2 + 64 : 0;
+		int *more = n ? realloc(kept, n * sizeof(*kept)) : NULL;
+
+		if (!more) {
+			close(fd);
+			return;
+		}
+		memset(more + n_kept, 0xff, (n - n_kept) * sizeof(*kept));
+		kept = more;
+		n_kept = n;
+	}
+	drop(key);
+	kept[key] = fd;
+}
+
+/* One packet of the worker's. 0: there is none now; negative: it has gone. */
+static int hear(void)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct keeper_packet p;
+	struct iovec iov = {&p, sizeof(p)};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+	ssize_t n = recvmsg(sock, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	int fd = -1;
+
+	if (n < 0)
+		return errno == EAGAIN ? 0 : errno == EINTR || errno == ECONNRESET ? 1 : -1;
+	if (CMSG_FIRSTHDR(&m) && control.head.cmsg_type == SCM_RIGHTS && control.head.cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(&fd, CMSG_DATA(&control.head), sizeof(int));
+	if (n == sizeof(p) && p.what == KEEP && fd >= 0)
+		keep(p.key, fd);
+	else if (fd >= 0)
+		close(fd);
+	if (n == sizeof(p) && p.what == DROP)
+		drop(p.key);
+	return n > 0 ? 1 : -1;
+}
+
+/* Tell a worker that begins of the next thing that is kept. 0: it has no room just now. */
+static int tell(void)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = {.head = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))}};
+	struct keeper_packet p = {KEEP, told};
+	struct iovec iov = {&p, sizeof(p)};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+
+	while (p.key < n_kept && kept[p.key] < 0)
+		p.key++;
+	if (p.key >= n_kept) {
+		p = (struct keeper_packet){READY, 0};
+		m.msg_controllen = 0;
+	} else {
+		memcpy(CMSG_DATA(&control.head), &kept[p.key], sizeof(int));
+	}
+	if (sendmsg(sock, &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		return 0; /* dead: we hear of that */
+	told = p.what == KEEP ? p.key + 1 : UINT32_MAX;
+	return 1;
+}
+
+static int complain(const char *what)
+{
+	fprintf(stderr, "leatd: %s: %s\n", what, strerror(errno));
+	return -1;
+}
+
+/* Beside us in a build tree; else where it is installed, from here or from the root. */
+static void find_worker(char *path, size_t size)
+{
+	static const char *const places[] = {"leatd-worker", "../" LEATD_LIBEXEC "/leatd-worker"};
+	char self[4096];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	const char *dir;
+
+	self[n < 0 ? 0 : n] = 0;
+	dir = dirname(self);
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		snprintf(path, size, "%s/%s", dir, places[i]);
+		if (n > 0 && access(path, X_OK) == 0)
+			return;
+	}
+	snprintf(path, size, "%s/leatd-worker", LEATD_LIBEXEC);
+}
+
+static void become_worker(pid_t keeper, int fd, char **argv)
+{
+	char path[4200];
+	sigset_t none;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != keeper || dup2(fd, LEATD_KEEPER_FD) < 0)
+		_exit(1);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	find_worker(path, sizeof(path));
+	argv[0] = (char *)(uintptr_t)"leatd-worker";
+	execv(path, argv);
+	fprintf(stderr, "leatd: start %s: %s: is leat installed as a whole?\n", path, strerror(errno));
+	_exit(1);
+}
+
+static int start(char **argv)
+{
+	pid_t self = getpid();
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return complain("make a socket for the worker");
+	worker = fork();
+	if (worker == 0)
+		become_worker(self, pair[1], argv);
+	close(pair[1]);
+	sock = pair[0];
+	told = 0;
+	return worker < 0 ? complain("start a worker") : 0;
+}
+
+/* The worker has died. What to end with; negative: not at all. */
+static int died(int64_t born)
+{
+	static int soon;
+	int status;
+
+	while (hear() > 0) /* what it has said last */
+		;
+	close(sock);
+	while (waitpid(worker, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status);
+	soon = now_ms() - born < SOON_MS ? soon + 1 : 0;
+	fprintf(stderr, "leatd: worker %d was killed by signal %d: starting another\n", (int)worker, WTERMSIG(status));
+	if (soon == FORGET_AFTER) {
+		fputs("leatd: it keeps dying: beginning anew, without what was there\n", stderr);
+		for (uint32_t i = 0; i < n_kept; i++)
+			drop(i);
+	}
+	return soon == END_AFTER ? 1 : -1;
+}
+
+static void on_signal(int signals)
+{
+	struct signalfd_siginfo s;
+
+	if (read(signals, &s, sizeof(s)) != sizeof(s))
+		return;
+	/* USR1: another worker, maybe of another version. To be killed is what it is made for. */
+	kill(worker, s.ssi_signo == SIGUSR1 ? SIGKILL : (int)s.ssi_signo);
+}
+
+int main(int argc, char **argv)
+{
+	struct rlimit most;
+	struct pollfd p[2];
+	int signals, end = -1;
+	sigset_t set;
+
+	(void)argc;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	if (getrlimit(RLIMIT_NOFILE, &most) == 0) {
+		most.rlim_cur = most.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &most);
+	}
+	signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (signals < 0)
+		return complain("watch for signals") < 0;
+	while (end < 0) {
+		int64_t born = now_ms();
+
+		if (start(argv) < 0)
+			return 1;
+		/* What we were started with is the worker's: a socket to listen on, somebody who waits for a word. */
+		for (int fd = 3; n_kept == 0 && fd < 256; fd++)
+			if (fd != signals && fd != sock)
+				close(fd);
+		do {
+			while (told != UINT32_MAX && tell())
+				;
+			p[0] = (struct pollfd){sock, POLLIN | (told != UINT32_MAX ? POLLOUT : 0), 0};
+			p[1] = (struct pollfd){signals, POLLIN, 0};
+			poll(p, 2, -1);
+			if (p[1].revents)
+				on_signal(signals);
+		} while (!(p[0].revents & (POLLIN | POLLHUP)) || hear() >= 0);
+		end = died(born);
+	}
+	return end;
+}
