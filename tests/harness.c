@@ -161,6 +161,11 @@ void broker_signal(int sig)
 	kill(worker_pid(), sig);
 }
 
+void broker_forget(void)
+{
+	broker = 0;
+}
+
 void broker_kill(int sig)
 {
 	kill(broker, sig);

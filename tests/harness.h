@@ -44,6 +44,7 @@ pid_t broker_pid(void); /* the keeper's; its worker dies with it */
 pid_t worker_pid(void); /* 0: there is none just now */
 void broker_signal(int sig); /* to both */
 void broker_kill(int sig); /* ends both; waits */
+void broker_forget(void); /* the test has waited for its end */
 struct leat *broker_open(void);
 
 /* A child's failed assertion goes to stderr: Check's own channel belongs to the test's process. */
