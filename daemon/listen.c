@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
@@ -91,7 +92,7 @@ static int take_lock(const char *path)
 	}
 }
 
-int listen_open(const char *path, int *ret_sock, int *ret_lock)
+int listen_open(const char *path, int all, int *ret_sock, int *ret_lock)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	int lock, sock, r;
@@ -108,7 +109,7 @@ int listen_open(const char *path, int *ret_sock, int *ret_lock)
 	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (sock < 0)
 		return complain("make a socket for", path, strerror(errno));
-	old = umask(0177);
+	old = umask(all ? 0111 : 0177);
 	r = bind(sock, (struct sockaddr *)&un, sizeof(un));
 	umask(old);
 	if (r < 0 || listen(sock, 1024) < 0)
@@ -116,6 +117,52 @@ int listen_open(const char *path, int *ret_sock, int *ret_lock)
 	*ret_sock = sock;
 	*ret_lock = lock;
 	return 0;
+}
+
+int listen_given(char *path, size_t size, int *ret_sock, int *ret_lock)
+{
+	const char *fds = getenv("LISTEN_FDS"), *pid = getenv("LISTEN_PID");
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	socklen_t len = sizeof(un), type_len = sizeof(int);
+	int type = 0;
+
+	/* It was for our keeper. */
+	if (!fds || !pid || strcmp(fds, "1") != 0 || atoi(pid) != (int)getppid())
+		return 0;
+	if (getsockopt(3, SOL_SOCKET, SO_TYPE, &type, &type_len) < 0)
+		return 0; /* an earlier worker has kept it */
+	if (type != SOCK_SEQPACKET || getsockname(3, (struct sockaddr *)&un, &len) < 0 || !un.sun_path[0])
+		return complain("use", "the socket that was passed", "it is none of ListenSequentialPacket= with a path");
+	snprintf(path, size, "%s", un.sun_path);
+	*ret_lock = take_lock(path);
+	if (*ret_lock < 0)
+		return -1;
+	fcntl(3, F_SETFD, FD_CLOEXEC);
+	fcntl(3, F_SETFL, O_NONBLOCK);
+	*ret_sock = 3;
+	return 1;
+}
+
+void listen_notify(const char *text)
+{
+	const char *to = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	size_t len = to ? strlen(to) : 0;
+	int sock;
+
+	if (len < 2 || len >= sizeof(un.sun_path))
+		return;
+	memcpy(un.sun_path, to, len);
+	if (*to == '@')
+		un.sun_path[0] = 0;
+	sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (sock < 0)
+		return;
+	if (sendto(sock, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&un,
+		   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) < 0) {
+		/* It does not listen: not our trouble. */
+	}
+	close(sock);
 }
 
 void listen_close(const char *path, int sock, int lock)

@@ -59,6 +59,8 @@ int do_list(struct session *s, struct leat__in *in, struct leat__packet *p, stru
 		} one = {.facts = channel_facts(all[i])};
 		size_t len = strlen(all[i]->name);
 
+		if (!session_sees(s, all[i]->name))
+			continue;
 		/* Room for the word that says there is more. */
 		if (!leat__wire_fits(&r->out, sizeof(one.facts) + len + 16)) {
 			leat__wire_u32(&r->out, LEAT__T_MORE, 1);
@@ -148,7 +150,7 @@ int do_who(struct session *s, struct leat__in *in, struct leat__packet *p, struc
 		struct leat__wire_who w;
 
 		for (const struct session *c = s->b->sessions; c; c = c->next)
-			if (c->greeted && c->owner.client > after && (!next || c->owner.client < next->owner.client))
+			if (c->greeted && (c->owner.uid == s->owner.uid || session_rules(s)) && c->owner.client > after && (!next || c->owner.client < next->owner.client))
 				next = c;
 		if (!next)
 			return 0;
@@ -172,9 +174,14 @@ int do_find(struct session *s, struct leat__in *in, struct leat__packet *p, stru
 	(void)p;
 	if (e < 0)
 		return e;
+	/* Who may not hears the same whether it is there or not. */
+	if (session_may(s, V_PUBLISH, name) < 0 && session_may(s, V_SUBSCRIBE, name) < 0 && session_may(s, V_OBSERVE, name) < 0)
+		return -EACCES;
 	found = share_find(&s->b->reg, name);
 	if (!found)
 		return -ENOENT;
+	if (found->writable && session_may(s, V_PUBLISH, name) < 0)
+		return -EACCES;
 	w = share_facts(found);
 	leat__wire_bytes(&r->out, LEAT__T_SHARE, &w, sizeof(w));
 	r->fds[r->n_fds++] = found->fd;
@@ -194,7 +201,7 @@ int do_shares(struct session *s, struct leat__in *in, struct leat__packet *p, st
 		} one = {.facts = share_facts(f)};
 		size_t len = strlen(f->name);
 
-		if (!is_listed(f->name, after, prefix))
+		if (!is_listed(f->name, after, prefix) || !session_sees(s, f->name))
 			continue;
 		if (!leat__wire_fits(&r->out, sizeof(one.facts) + len + 16)) {
 			leat__wire_u32(&r->out, LEAT__T_MORE, 1);
@@ -246,14 +253,19 @@ int do_watch(struct session *s, struct leat__in *in, struct leat__packet *p, str
 }
 
 /* What is new for @o. 0 nothing is, yet. */
-static int put_changes(const struct registry *reg, struct object *o, struct leat__out *out)
+static int put_changes(const struct session *s, struct object *o, struct leat__out *out)
 {
+	const struct registry *reg = &s->b->reg;
 	const struct change *c;
 	int n = 0, e;
 
 	while ((e = changes_next(reg, o->since, o->prefix, &c)) > 0) {
 		size_t len = strlen(c->name);
 
+		if (!session_sees(s, c->name)) {
+			o->since = c->w.number;
+			continue;
+		}
 		if (!leat__wire_fits(out, sizeof(c->w) + len + 32))
 			break;
 		leat__wire_bytes(out, LEAT__T_CHANGE, c, sizeof(c->w) + len);
@@ -281,7 +293,7 @@ int do_changes(struct session *s, struct leat__in *in, struct leat__packet *p, s
 		return -ENOENT;
 	if (leat__wire_get(in, LEAT__T_SINCE, &o->since, sizeof(o->since)) < 0)
 		return leat__say(-EPROTO, "CHANGES says since which one");
-	r->later = !put_changes(&s->b->reg, o, &r->out);
+	r->later = !put_changes(s, o, &r->out);
 	o->waits = r->later ? in->head.serial : 0;
 	keep_object(s, o);
 	return 0;
@@ -295,7 +307,7 @@ static void tell(struct broker *b, struct session *s)
 		if (o->kind != WATCHER || !o->waits)
 			continue;
 		leat__wire_begin(&out, LEAT__OK, o->waits, o->id);
-		if (!put_changes(&b->reg, o, &out))
+		if (!put_changes(s, o, &out))
 			continue;
 		leat__wire_end(&out, 0);
 		if (session_answer(s, &out) < 0)

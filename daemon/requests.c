@@ -94,6 +94,35 @@ struct object *object_find(const struct session *s, uint64_t id, unsigned kinds)
 	return NULL;
 }
 
+/* ---- who may ---- */
+
+static struct person person_of(const struct session *s)
+{
+	return (struct person){s->owner.uid, s->gid, s->groups, s->n_groups};
+}
+
+int session_may(const struct session *s, enum verb verb, const char *name)
+{
+	struct person who = person_of(s);
+
+	if (!s->b->config || policy_may(s->b->config, geteuid(), &who, verb, name, NULL))
+		return 0;
+	return leat__fail(-EACCES, "uid %u may not %s %s: the administrator's 'leat policy explain uid:%u %s %s' says why",
+			  (unsigned)who.uid, verb_names[verb], name, (unsigned)who.uid, verb_names[verb], name);
+}
+
+int session_sees(const struct session *s, const char *name)
+{
+	struct person who = person_of(s);
+
+	return !s->b->config || policy_sees(s->b->config, geteuid(), &who, name);
+}
+
+int session_rules(const struct session *s)
+{
+	return !s->b->config || s->owner.uid == 0 || s->owner.uid == geteuid();
+}
+
 /* ---- requests ---- */
 
 uint32_t get_u32(const struct leat__in *in, unsigned tag)
@@ -123,11 +152,6 @@ static int give_life(const struct session *s, struct reply *r)
 		return 0;
 	e = look < 0 ? leat__fail(look, "the broker cannot give out a life: %s", strerror(-look))
 		     : leat__life_lock(life, s->owner.client);
-	if (e == -EBUSY && s->greeted) { /* it has it */
-		close(life);
-		close(look);
-		return 0;
-	}
 	if (e < 0) {
 		if (life >= 0)
 			close(life);
@@ -172,7 +196,7 @@ static int do_hello(struct session *s, struct leat__in *in, struct leat__packet 
 	(void)p;
 	if (s->greeted && in->head.serial != s->done)
 		return leat__say(-EPROTO, "a second HELLO");
-	if (s->owner.uid != geteuid() && s->owner.uid != 0)
+	if (!s->b->config && s->owner.uid != geteuid() && s->owner.uid != 0)
 		return leat__fail(-EACCES, "uid %u may not use this domain: it belongs to uid %u",
 				  (unsigned)s->owner.uid, (unsigned)geteuid());
 	if (min > LEAT__WIRE_MAX || max < LEAT__WIRE_MIN)
@@ -203,16 +227,37 @@ static int do_ping(struct session *s, struct leat__in *in, struct leat__packet *
 	return 0;
 }
 
-static int get_channel(struct session *s, struct leat__in *in, int make, struct channel **ret)
+/* Its name, which this client may use for one of the @verbs (1 << verb). */
+static int get_name(const struct session *s, const struct leat__in *in, unsigned verbs, char *name)
 {
-	char name[LEAT__NAME_MAX + 1];
-	int e = leat__wire_get_text(in, LEAT__T_NAME, name, sizeof(name));
+	int e = leat__wire_get_text(in, LEAT__T_NAME, name, LEAT__NAME_MAX + 1);
 
 	if (e == 0)
 		e = leat__name_check(name);
+	if (e < 0)
+		return e;
+	for (unsigned v = VERBS; v-- > 0;)
+		if (verbs & 1u << v) {
+			e = session_may(s, v, name);
+			if (e == 0)
+				break;
+		}
+	return e;
+}
+
+static int get_channel(struct session *s, struct leat__in *in, unsigned verbs, int make, struct channel **ret)
+{
+	char name[LEAT__NAME_MAX + 1];
+	int e = get_name(s, in, verbs, name);
+
 	if (e == 0)
-		e = registry_channel(&s->b->reg, name, make, get_u32(in, LEAT__T_MAX_RINGS),
+		e = registry_channel(&s->b->reg, name, make && session_may(s, V_CREATE, name) == 0, get_u32(in, LEAT__T_MAX_RINGS),
 				     get_u32(in, LEAT__T_MAX_SLOTS), ret);
+	if (e == -ENOENT && make) {
+		e = session_may(s, V_CREATE, name);
+		return e < 0 ? leat__fail(-ENOENT, "there is no channel %s, and uid %u may not create it", name,
+					  (unsigned)s->owner.uid) : -ENOENT;
+	}
 	return e;
 }
 
@@ -258,7 +303,7 @@ static int pub_new(struct session *s, struct leat__in *in, struct leat__packet *
 		return leat__say(-EPROTO, "PUB_OPEN comes with the descriptor of its ring");
 	e = ring_verify(&s->b->reg, p->fds[0], &g, &file);
 	if (e == 0)
-		e = get_channel(s, in, 1, &ch);
+		e = get_channel(s, in, 1u << V_PUBLISH, 1, &ch);
 	if (e < 0)
 		return e;
 	o = object_new(s, in, PUBLISHER, ch);
@@ -340,7 +385,8 @@ static int sub_new(struct session *s, struct leat__in *in, uint32_t mode, struct
 		e = leat__group_check(name);
 	if (e < 0)
 		return e;
-	e = get_channel(s, in, 1, &ch);
+	/* Who observes holds nobody up. */
+	e = get_channel(s, in, 1u << V_SUBSCRIBE | (mode == LEAT__OBSERVING) << V_OBSERVE, 1, &ch);
 	if (e < 0)
 		return e;
 	o = object_new(s, in, SUBSCRIBER, ch);
@@ -395,7 +441,8 @@ static int do_look(struct session *s, struct leat__in *in, struct leat__packet *
 
 	(void)p;
 	if (!o) {
-		e = get_channel(s, in, 0, &ch);
+		/* The control region comes along, which whoever has it can write to. */
+		e = get_channel(s, in, 1u << V_PUBLISH | 1u << V_SUBSCRIBE | 1u << V_OBSERVE, 0, &ch);
 		if (e < 0)
 			return e;
 		o = object_new(s, in, LOOKER, ch);
@@ -469,7 +516,7 @@ static int do_remove(struct session *s, struct leat__in *in, struct leat__packet
 		     struct reply *r)
 {
 	struct channel *ch;
-	int e = get_channel(s, in, 0, &ch);
+	int e = get_channel(s, in, 1u << V_ADMINISTER, 0, &ch);
 
 	(void)p;
 	(void)r;
@@ -484,10 +531,8 @@ static int share_new(struct session *s, struct leat__in *in, struct leat__packet
 	char name[LEAT__NAME_MAX + 1];
 	struct leat__wire_share w;
 	struct object *o;
-	int e = leat__wire_get_text(in, LEAT__T_NAME, name, sizeof(name));
+	int e = get_name(s, in, 1u << V_PUBLISH, name);
 
-	if (e == 0)
-		e = leat__name_check(name);
 	if (e == 0)
 		e = leat__wire_get(in, LEAT__T_SHARE, &w, sizeof(w));
 	if (e < 0)

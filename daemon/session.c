@@ -41,6 +41,7 @@ static void handle_closed(uv_handle_t *h)
 		return;
 	if (s->pidfd >= 0)
 		close(s->pidfd);
+	free(s->groups);
 	free(s);
 }
 
@@ -261,10 +262,18 @@ int session_adopt(const struct session *facts)
 	if (!s)
 		return leat__say(-ENOMEM, "the broker has no memory for another client");
 	*s = *facts;
-	e = s->sock >= 0 ? uv_poll_init(b->loop, &s->sock_poll, s->sock) : 0;
+	s->groups = NULL;
+	e = s->sock >= 0 ? leat__sock_groups(s->sock, &s->gid, &s->groups) : 0;
+	s->n_groups = e < 0 ? 0 : (unsigned)e;
+	if (e >= 0 && s->sock >= 0) {
+		e = uv_poll_init(b->loop, &s->sock_poll, s->sock);
+		if (e < 0)
+			leat__fail(e, "watch a socket: %s", uv_strerror(e));
+	}
 	if (e < 0) {
+		free(s->groups);
 		free(s);
-		return leat__fail(e, "watch a socket: %s", uv_strerror(e));
+		return e;
 	}
 	s->sock_poll.data = s->pid_poll.data = s;
 	s->handles = (s->sock >= 0) + (s->pidfd >= 0);

@@ -7,6 +7,7 @@
  */
 #include <uv.h>
 #include "link/sock.h"
+#include "policy.h"
 #include "registry.h"
 
 struct broker {
@@ -17,6 +18,7 @@ struct broker {
 	uint64_t next_client;
 	uint64_t instance;
 	int lives; /* a file whose bytes the clients' processes keep locked: see mem/life.h */
+	struct config *config; /* NULL: who is let in may do anything */
 	int verbose;
 	uint64_t told; /* the last change that watchers were told of */
 	int tight; /* it runs out of descriptors: nothing is kept that need not be */
@@ -64,6 +66,8 @@ struct session {
 	int handles; /* of libuv, not closed yet */
 	uv_poll_t sock_poll, pid_poll;
 	struct owner owner;
+	gid_t gid, *groups;
+	unsigned n_groups;
 	struct object *objects;
 	uint64_t next_object;
 	uint64_t done;              /* the last request that made a difference: if it comes again, it is done */
@@ -89,6 +93,12 @@ int object_undo(struct session *s, struct channel *ch, int e);
 struct object *object_find(const struct session *s, uint64_t id, unsigned kinds);
 /* The client has closed it, or is gone. */
 void object_end(struct session *s, struct object *o);
+/* May this client do that? 0, -EACCES with the reason. */
+int session_may(const struct session *s, enum verb verb, const char *name);
+/* May it know that there is something of that name? */
+int session_sees(const struct session *s, const char *name);
+/* May it know of all clients? */
+int session_rules(const struct session *s);
 /* 0 if it is not there. */
 uint32_t get_u32(const struct leat__in *in, unsigned tag);
 uint64_t get_u64(const struct leat__in *in, unsigned tag);

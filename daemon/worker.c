@@ -17,37 +17,48 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/base.h"
+#include "explain.h"
 #include "keeper.h"
 #include "link/sock.h"
 #include "listen.h"
 #include "snapshot.h"
 
-enum { EXIT_USAGE = 2, TRIES = 5 };
+#define CONFIG "/etc/leat/leatd.conf"
+enum { EXIT_USAGE = 2, TRIES = 5, LINGER = 30 };
 
 struct daemon {
 	struct broker b;
 	uv_poll_t listen_poll;
 	uv_timer_t expire_timer, idle_timer;
-	uv_signal_t term, intr;
+	uv_signal_t term, intr, hup;
 	uv_prepare_t tell;
 	uv_poll_t keeper_poll;
 	struct store store;
 	int sock, lock, keeper;
-	int on_demand;
+	int on_demand, given; /* given: the socket is systemd's */
+	const char *config;   /* its file; NULL: none */
+	double linger;        /* as told; negative: it is not */
 	int expiring, idling;
 	double idle_s;
 	char path[108];
 };
 
 static const char usage[] =
-	"usage: leatd [--domain PATH] [--linger SECONDS] [--on-demand] [--idle SECONDS]\n"
-	"             [--ready-fd N] [--verbose]\n"
+	"usage: leatd [--domain PATH] [--config FILE] [--linger SECONDS] [--on-demand]\n"
+	"             [--idle SECONDS] [--ready-fd N] [--verbose]\n"
+	"       leatd --check [--config FILE]\n"
+	"       leatd --explain [--config FILE] [--json] WHO VERB NAME\n"
 	"       leatd --help | --version\n"
 	"\n"
 	"Serve leat's names on this host. Without --domain: $LEAT_BROKER, then\n"
 	"$XDG_RUNTIME_DIR/leat/broker.sock, then (root only) /run/leat/broker.sock.\n"
 	"\n"
 	"  --domain PATH     path of the socket\n"
+	"  --config FILE     who may do what; then all users may connect (default for\n"
+	"                    /run/leat: " CONFIG ", if it is there)\n"
+	"  --check           say whether the configuration is right, and leave\n"
+	"  --explain         say who decides whether WHO may VERB NAME, and leave\n"
+	"  --json            facts as JSON\n"
 	"  --linger SECONDS  keep an ended publisher's messages so long (default 30)\n"
 	"  --on-demand       leave when idle; how libleat starts it\n"
 	"  --idle SECONDS    how long idle (default 5)\n"
@@ -143,6 +154,98 @@ static void tell_ready(int fd)
 	close(fd);
 }
 
+/* ---- configuration ---- */
+
+/* @text is in force from now on. What is not right in it is said. */
+static int apply(struct daemon *d, const char *text, size_t size)
+{
+	struct config *c;
+	int e = config_parse(text, size, &c);
+
+	if (e < 0)
+		return e;
+	for (unsigned i = 0; config_fault(c, i); i++)
+		fprintf(stderr, "leatd: %s: what this file is for is closed\n", config_fault(c, i));
+	config_free(d->b.config);
+	d->b.config = c;
+	d->b.reg.linger_ns = (uint64_t)((d->linger >= 0 ? d->linger : config_linger(c) >= 0 ? config_linger(c) : LINGER) * 1e9);
+	return 0;
+}
+
+/* Those who come after us go on with the same, whatever the files say by then. */
+static int keep_config(struct daemon *d, const char *text, size_t size)
+{
+	int fd = memfd_create("leat-config", MFD_CLOEXEC), e;
+
+	if (fd < 0 || write(fd, text, size) != (ssize_t)size)
+		e = leat__fail(-errno, "keep the configuration: %s", strerror(errno));
+	else
+		e = store_keep(&d->store, fd, &(uint32_t){KEY_CONFIG});
+	if (fd >= 0)
+		close(fd);
+	return e;
+}
+
+static int kept_config(struct daemon *d, int fd)
+{
+	off_t size = lseek(fd, 0, SEEK_END);
+	char *text = size >= 0 ? malloc((size_t)size + 1) : NULL;
+	int e = -EBADMSG;
+
+	if (text && pread(fd, text, (size_t)size, 0) == size)
+		e = apply(d, text, (size_t)size);
+	free(text);
+	return e;
+}
+
+/* At the start what is wrong in policy.d closes what it is for. */
+static int first_config(struct daemon *d)
+{
+	char *text;
+	size_t size;
+	int e = config_read(d->config, &text, &size);
+
+	if (e < 0)
+		return e;
+	e = apply(d, text, size);
+	if (e == 0)
+		e = keep_config(d, text, size);
+	free(text);
+	return e;
+}
+
+/* Later, all or nothing. */
+static void on_reload(uv_signal_t *h, int sig)
+{
+	struct daemon *d = h->data;
+	struct config *c = NULL;
+	char *text = NULL;
+	size_t size;
+	int e;
+
+	(void)sig;
+	if (!d->config)
+		return;
+	e = config_read(d->config, &text, &size);
+	if (e == 0)
+		e = config_parse(text, size, &c);
+	if (e > 0) {
+		for (unsigned i = 0; config_fault(c, i); i++)
+			fprintf(stderr, "leatd: %s\n", config_fault(c, i));
+		e = leat__say(-EINVAL, "see above");
+	}
+	if (e == 0)
+		e = keep_config(d, text, size);
+	if (e == 0)
+		e = apply(d, text, size);
+	fprintf(stderr, e < 0 ? "leatd: %s is not read again, what was in force stays: %s\n" : "leatd: read %s again%s\n",
+		d->config, e < 0 ? leat_why() : "");
+	config_free(c);
+	free(text);
+}
+
+/* ---- beginning ---- */
+
 /* What no broker before us has had: its number, the numbers of its rings, its clients' lives. */
 static int begin_instance(struct broker *b)
 {
@@ -236,7 +339,10 @@ static int find_socket(struct daemon *d, int *fds, uint32_t n)
 		fds[KEY_LISTEN] = fds[KEY_LOCK] = -1;
 		return 0;
 	}
-	if (listen_open(d->path, &d->sock, &d->lock) < 0)
+	e = listen_given(d->path, sizeof(d->path), &d->sock, &d->lock);
+	if (e == 0)
+		e = listen_open(d->path, d->config != NULL, &d->sock, &d->lock);
+	if (e < 0)
 		return -1;
 	e = store_keep(&d->store, d->sock, &(uint32_t){KEY_LISTEN});
 	if (e == 0)
@@ -255,6 +361,11 @@ static int begin(struct daemon *d)
 	if (there < 0)
 		return complain("serve", d->path, leat_why());
 	d->b.reg.store = &d->store;
+	if (d->config) {
+		e = there && fds[KEY_CONFIG] >= 0 ? kept_config(d, fds[KEY_CONFIG]) : first_config(d);
+		if (e < 0)
+			return complain("read", d->config, leat_why());
+	}
 	if (find_socket(d, fds, n) < 0)
 		return -1;
 	e = there ? resume_instance(&d->b, fds, n) : begin_instance(&d->b);
@@ -277,11 +388,12 @@ static void end(struct daemon *d)
 {
 	uv_handle_t *const handles[] = {
 		(uv_handle_t *)&d->listen_poll, (uv_handle_t *)&d->expire_timer, (uv_handle_t *)&d->idle_timer,
-		(uv_handle_t *)&d->term, (uv_handle_t *)&d->intr, (uv_handle_t *)&d->tell,
+		(uv_handle_t *)&d->term, (uv_handle_t *)&d->intr, (uv_handle_t *)&d->hup, (uv_handle_t *)&d->tell,
 		(uv_handle_t *)&d->keeper_poll,
 	};
 
-	unlink(d->path); /* first, so that the next one can begin */
+	if (!d->given)
+		unlink(d->path); /* first, so that the next one can begin */
 	d->b.reg.store = NULL; /* nobody comes after us */
 	session_end_all(&d->b);
 	for (size_t i = 0; i < sizeof(handles) / sizeof(handles[0]); i++)
@@ -290,6 +402,7 @@ static void end(struct daemon *d)
 	uv_run(d->b.loop, UV_RUN_DEFAULT);
 	uv_loop_close(d->b.loop);
 	registry_free(&d->b.reg);
+	config_free(d->b.config);
 	close(d->b.lives);
 	listen_close(d->path, d->sock, d->lock);
 	store_close(&d->store);
@@ -310,11 +423,13 @@ static int serve(struct daemon *d, int ready_fd)
 	uv_poll_init(&loop, &d->listen_poll, d->sock);
 	uv_signal_init(&loop, &d->term);
 	uv_signal_init(&loop, &d->intr);
+	uv_signal_init(&loop, &d->hup);
 	uv_prepare_init(&loop, &d->tell);
-	d->tell.data = d->listen_poll.data = d->expire_timer.data = d->idle_timer.data = d;
+	d->hup.data = d->tell.data = d->listen_poll.data = d->expire_timer.data = d->idle_timer.data = d;
 	uv_poll_start(&d->listen_poll, UV_READABLE, on_connect);
 	uv_signal_start(&d->term, on_signal, SIGTERM);
 	uv_signal_start(&d->intr, on_signal, SIGINT);
+	uv_signal_start(&d->hup, on_reload, SIGHUP);
 	uv_prepare_start(&d->tell, on_tell);
 	if (d->keeper >= 0) {
 		uv_poll_init(&loop, &d->keeper_poll, d->keeper);
@@ -323,6 +438,7 @@ static int serve(struct daemon *d, int ready_fd)
 	changed(&d->b);
 	tell_ready(ready_fd);
 	store_ready(&d->store);
+	listen_notify("READY=1");
 	broker_log(&d->b, "serving %s", d->path);
 	uv_run(&loop, UV_RUN_DEFAULT);
 	end(d);
@@ -371,13 +487,14 @@ int main(int argc, char **argv)
 		{"domain", required_argument, NULL, 'd'},   {"linger", required_argument, NULL, 'l'},
 		{"idle", required_argument, NULL, 'i'},     {"on-demand", no_argument, NULL, 'o'},
 		{"ready-fd", required_argument, NULL, 'r'}, {"verbose", no_argument, NULL, 'v'},
+		{"config", required_argument, NULL, 'c'},   {"check", no_argument, NULL, 'C'},
+		{"explain", no_argument, NULL, 'E'},       {"json", no_argument, NULL, 'j'},
 		{"help", no_argument, NULL, 'h'},           {"version", no_argument, NULL, 'V'},
 		{NULL, 0, NULL, 0},
 	};
-	static struct daemon d = {.sock = -1, .lock = -1, .idle_s = 5};
+	static struct daemon d = {.sock = -1, .lock = -1, .idle_s = 5, .linger = -1};
 	const char *domain = NULL;
-	double linger = 30;
-	int c, ready_fd = -1;
+	int c, ready_fd = -1, check = 0, json = 0;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
@@ -385,8 +502,18 @@ int main(int argc, char **argv)
 			domain = optarg;
 			break;
 		case 'l':
-			if (seconds(optarg, &linger) < 0)
+			if (seconds(optarg, &d.linger) < 0)
 				return EXIT_USAGE;
+			break;
+		case 'c':
+			d.config = optarg;
+			break;
+		case 'C':
+		case 'E':
+			check = c;
+			break;
+		case 'j':
+			json = 1;
 			break;
 		case 'i':
 			if (seconds(optarg, &d.idle_s) < 0)
@@ -412,15 +539,26 @@ int main(int argc, char **argv)
 			return EXIT_USAGE;
 		}
 	}
+	if (check == 'C' && optind == argc)
+		return check_config(d.config ? d.config : CONFIG);
+	if (check == 'E' && optind + 3 == argc)
+		return explain(d.config ? d.config : CONFIG, json, argv + optind);
+	if (check == 'E') {
+		fputs("leatd: --explain takes WHO, VERB and NAME\n", stderr);
+		return EXIT_USAGE;
+	}
 	if (optind < argc) {
 		fprintf(stderr, "leatd: '%s' is too much; try leatd --help\n", argv[optind]);
 		return EXIT_USAGE;
 	}
-	d.b.reg.linger_ns = (uint64_t)(linger * 1e9);
+	d.b.reg.linger_ns = (uint64_t)((d.linger >= 0 ? d.linger : LINGER) * 1e9);
 	signal(SIGPIPE, SIG_IGN);
 	raise_descriptors();
 	d.keeper = find_keeper();
 	if (listen_place(domain, d.path, sizeof(d.path)) < 0)
 		return 1;
+	if (!d.config && !strncmp(d.path, "/run/leat/", 10) && access(CONFIG, F_OK) == 0)
+		d.config = CONFIG;
+	d.given = getenv("LISTEN_FDS") != NULL;
 	return serve(&d, ready_fd) < 0;
 }

@@ -278,6 +278,59 @@ a_second_broker_for_the_same_domain_refuses() {
   want 1 "$LEAT_LEATD" --domain "$LEAT_BROKER" 2>"$dir/err" && grep -q 'another leatd' "$dir/err"
 }
 
+t the_units_are_hardened
+the_units_are_hardened() {
+  command -v systemd-analyze > /dev/null || { echo "# SKIP no systemd-analyze"; return 0; }
+  # In tenths: what leatd(8) says.
+  systemd-analyze security --offline=true --threshold=10 "$LEAT_BUILD/daemon/leatd.service" > "$dir/out" 2>&1 || { tail -3 "$dir/out"; return 1; }
+}
+
+t a_socket_that_systemd_passes_is_served
+a_socket_that_systemd_passes_is_served() {
+  python3 - "$LEAT_LEATD" "$dir/passed.sock" "$dir/notify" <<'P' & local b=$!
+import os, socket, sys
+leatd, path, notify = sys.argv[1:]
+n = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); n.bind(notify)
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.bind(path); s.listen(16)
+if os.fork() == 0:
+    open(notify + ".said", "wb").write(n.recv(100)); os._exit(0)
+os.dup2(s.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), NOTIFY_SOCKET=notify)
+os.execv(leatd, ["leatd", "--linger", "1"])
+P
+  local i r=0
+  for i in $(seq 500); do leat ls --domain "$dir/passed.sock" >/dev/null 2>&1 && break; sleep 0.01; done
+  for i in $(seq 500); do [ -s "$dir/notify.said" ] && break; sleep 0.01; done
+  grep -q READY=1 "$dir/notify.said" || r=1
+  leat pub --message hello --domain "$dir/passed.sock" x && pkill -9 -P $b -x leatd-worker
+  [ "$(leat sub --from oldest --count 1 --timeout 20 --domain "$dir/passed.sock" x)" = hello ] || r=1
+  kill $b; wait $b || r=1
+  [ -S "$dir/passed.sock" ] || { echo "# the socket was not leatd's to remove"; r=1; }
+  return $r
+}
+
+t policy_says_which_line_decides
+policy_says_which_line_decides() {
+  mkdir -p "$dir/etc/policy.d"
+  printf '[*]\nwatch = *\n' > "$dir/etc/leatd.conf"
+  printf '[camera]\npublish = uid:1001\n\nsubscribe = *\n' > "$dir/etc/policy.d/camera.conf"
+  local c="--config $dir/etc/leatd.conf"
+  want 0 leat policy check $c &&
+    want 0 leat policy explain $c uid:1002 subscribe camera/x > "$dir/out" && grep -q "camera.conf:4: is in this list" "$dir/out" &&
+    want 3 leat policy explain $c 1002 publish camera/x > "$dir/out" && grep -q "may not publish camera/x: .*camera.conf:2: is not" "$dir/out" &&
+    want 3 leat policy explain --json $c uid:7 create camera/x | python3 -c 'import json, sys; j = json.load(sys.stdin); assert j["may"] is False and j["file"] is None, j' &&
+    want 2 leat policy explain $c uid:7 fly camera/x 2> "$dir/err" && grep -q "no verb" "$dir/err" &&
+    want 1 leat policy explain $c no-such-user publish x 2> "$dir/err" && grep -q "no user" "$dir/err" &&
+    want 2 leat policy explain $c uid:7 publish 2>/dev/null || return 1
+  printf '[radio]\npublish = *\n' > "$dir/etc/policy.d/camera.conf"
+  want 1 leat policy check $c 2> "$dir/err" && grep -q "camera.conf:2: \[radio\]: this file speaks for camera only" "$dir/err" || return 1
+  want 3 leat policy explain $c uid:1001 publish camera/x 2>/dev/null > "$dir/out" && grep -q "this file is wrong" "$dir/out" || return 1
+  echo nonsense > "$dir/etc/leatd.conf"
+  want 1 leat policy check $c 2> "$dir/err" && grep -q "leatd.conf:1" "$dir/err" &&
+    want 1 "$LEAT_LEATD" --domain "$dir/none2.sock" $c 2> "$dir/err" && grep -q "leatd.conf:1" "$dir/err" && [ ! -e "$dir/none2.sock" ]
+}
+
 t a_value_that_is_set_is_there_to_get_until_the_next_or_rm
 a_value_that_is_set_is_there_to_get_until_the_next_or_rm() {
   local x b r=0; x=$(name)

@@ -14,7 +14,7 @@ import time
 
 SRC, BUILD = os.environ["LEAT_SRC"], os.environ["LEAT_BUILD"]
 LEATD, CMD = os.environ["LEAT_LEATD"], os.environ["LEAT_CMD"]
-PAGES = sorted(glob.glob(SRC + "/man/*.[1378]"))
+PAGES = sorted(glob.glob(SRC + "/man/*.[13578]"))
 results = []
 
 

@@ -20,6 +20,9 @@
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
+#ifndef SO_PEERGROUPS
+#define SO_PEERGROUPS 59
+#endif
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
@@ -174,6 +177,35 @@ int leat__sock_peer(int sock, pid_t *pid, uid_t *uid, int *ret_pidfd)
 	return 0;
 }
 
+int leat__sock_groups(int sock, gid_t *gid, gid_t **ret)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred), size = 0;
+
+	*ret = NULL;
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+		return leat__fail(-errno, "ask who is on a socket: %s", strerror(errno));
+	*gid = cred.gid;
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERGROUPS, NULL, &size) < 0 && errno == ERANGE) {
+		*ret = malloc(size);
+		if (!*ret)
+			return leat__say(-ENOMEM, "no memory for a client's groups");
+		if (getsockopt(sock, SOL_SOCKET, SO_PEERGROUPS, *ret, &size) < 0)
+			size = 0;
+	}
+	return *ret ? (int)(size / sizeof(gid_t)) : 0; /* before Linux 4.13 none are told */
+}
+
+/* Whose broker may serve at @path: ours or root's, and in root's /run that of whom root gave the directory to. */
+static int is_trusted(const char *path, uid_t uid)
+{
+	struct stat st;
+
+	return uid == 0 || uid == geteuid() ||
+	       (!strncmp(path, "/run/leat/", 10) && stat("/run/leat", &st) == 0 && S_ISDIR(st.st_mode) &&
+		st.st_uid == uid && !(st.st_mode & 022));
+}
+
 int leat__sock_connect(const char *path, uint64_t deadline)
 {
 	const struct timespec nap = {0, 2000000};
@@ -202,7 +234,7 @@ int leat__sock_connect(const char *path, uint64_t deadline)
 		return leat__fail(r, "connect to broker %s: %s", path, strerror(-r));
 	}
 	r = leat__sock_peer(sock, &pid, &uid, NULL);
-	if (r == 0 && uid != 0 && uid != geteuid())
+	if (r == 0 && !is_trusted(path, uid))
 		r = leat__fail(-EACCES, "connect to broker %s: it runs as uid %u, neither ours nor root",
 			       path, (unsigned)uid);
 	if (r < 0) {

@@ -28,6 +28,9 @@ int leat__packet_take(struct leat__packet *p, unsigned i);
 /* Who is on the other side. @ret_pidfd may be NULL; -1 there if the kernel cannot say. */
 int leat__sock_peer(int sock, pid_t *pid, uid_t *uid, int *ret_pidfd);
 
+/* And in which groups: how many, the caller's to free. */
+int leat__sock_groups(int sock, gid_t *gid, gid_t **ret);
+
 /* Connect before @deadline, checking that the broker is ours or root's. Non-blocking. -errno. */
 int leat__sock_connect(const char *path, uint64_t deadline);
 

@@ -388,12 +388,6 @@ static void kill_worker(void)
 	eventually((next = worker_pid()) > 0 && next != w);
 }
 
-static int one_event(struct leat_watch *w, struct leat_event *ev)
-{
-	*ev = (struct leat_event){.struct_size = sizeof(*ev)};
-	return leat_watch_next(w, ev, 0);
-}
-
 START_TEST(what_there_was_is_there)
 {
 	struct leat *l = broker_open();
@@ -409,6 +403,7 @@ START_TEST(what_there_was_is_there)
 	struct leat_share *sh;
 	struct leat_work job;
 	const void *at;
+	int came = 0;
 
 	strcpy(state, random_name());
 	strcpy(past, random_name());
@@ -455,10 +450,15 @@ START_TEST(what_there_was_is_there)
 	ok(leat_recv(s, buf, sizeof(buf), &info, SEC));
 	ck_assert_uint_eq(info.lost, 0);
 	/* The watch has heard what happened, and of nobody's end that is there. */
-	ok(leat_ping(l, NULL));
-	usleep(100000);
-	while (one_event(w, &ev) >= 0)
+	kill_worker(); /* while it waits for news */
+	ok(leat_pub_open(l, "z/last", NULL, &p));
+	do {
+		ev.struct_size = sizeof(ev);
+		ok(leat_watch_next(w, &ev, SEC));
 		ck_assert_msg(ev.kind != LEAT_GONE || strcmp(ev.name, past) != 0, "%s is gone", ev.name);
+		came += ev.kind == LEAT_CAME && (!strcmp(ev.name, state) || !strcmp(ev.name, work));
+	} while (ev.kind != LEAT_CAME || strcmp(ev.name, "z/last") != 0);
+	ck_assert_int_eq(came, 2);
 	leat_region_unshare(sh);
 	leat_region_close(r);
 	leat_sub_close(s);
