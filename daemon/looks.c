@@ -164,6 +164,26 @@ int do_who(struct session *s, struct leat__in *in, struct leat__packet *p, struc
 	}
 }
 
+/* Everybody's for who rules; else one's own. */
+int do_quota(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+{
+	uint64_t from = session_rules(s) ? get_u32(in, LEAT__T_UID) : s->owner.uid;
+	struct leat__wire_quota w;
+
+	(void)p;
+	if (session_rules(s) && leat__wire_get(in, LEAT__T_UID, &w.uid, sizeof(w.uid)) == 0)
+		from++;
+	while (quota_next(s->b->reg.quotas, from, &w) == 0 && (session_rules(s) || w.uid == s->owner.uid)) {
+		if (!leat__wire_fits(&r->out, sizeof(w) + 16)) {
+			leat__wire_u32(&r->out, LEAT__T_MORE, 1);
+			return 0;
+		}
+		leat__wire_bytes(&r->out, LEAT__T_QUOTA, &w, sizeof(w));
+		from = (uint64_t)w.uid + 1;
+	}
+	return 0;
+}
+
 int do_find(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
 {
 	char name[LEAT__NAME_MAX + 1];
@@ -223,14 +243,20 @@ static int watch_new(struct session *s, struct leat__in *in, struct object **ret
 
 	if (e < 0)
 		return e;
-	e = changes_watch(&s->b->reg, 1);
+	e = quota_take(s->b->reg.quotas, &s->owner, LEAT__Q_WATCHES, 0, 0);
 	if (e < 0)
 		return e;
+	e = changes_watch(&s->b->reg, 1);
+	if (e < 0) {
+		quota_give(s->b->reg.quotas, &s->owner, LEAT__Q_WATCHES, 0, 0);
+		return e;
+	}
 	o = object_new(s, in, WATCHER, NULL);
 	if (o)
 		o->prefix = strdup(prefix);
 	if (!o || !o->prefix) {
 		changes_watch(&s->b->reg, -1);
+		quota_give(s->b->reg.quotas, &s->owner, LEAT__Q_WATCHES, 0, 0);
 		return o ? object_undo(s, NULL, leat__say(-ENOMEM, "the broker has no memory to watch")) : -ENOMEM;
 	}
 	o->since = s->b->reg.change;

@@ -18,6 +18,7 @@
 #include "base/base.h"
 #include "link/wire.h"
 #include "policy.h"
+#include "quota.h"
 
 const char *const verb_names[VERBS] = {
 	[V_PUBLISH] = "publish", [V_SUBSCRIBE] = "subscribe", [V_OBSERVE] = "observe",
@@ -42,8 +43,18 @@ struct rule {
 	unsigned n;
 };
 
+enum { REQUESTS = LEAT__QUOTAS, LIMITS };
+struct limits {
+	struct limits *next;
+	int all; /* users; else one */
+	uint32_t uid;
+	uint64_t v[LIMITS];
+	unsigned set; /* 1 << what */
+};
+
 struct config {
 	struct rule *rules;
+	struct limits *limits; /* of single users, then all users' */
 	double linger;
 	char **faults, **files;
 	unsigned n_faults, n_files;
@@ -298,6 +309,58 @@ static int parse_broker(struct parse *p, const char *key, const char *value)
 	return 0;
 }
 
+/* "limits", or "limits user:NAME". */
+static struct limits *limits_of(struct parse *p, const char *section)
+{
+	struct limits *l, **at = &p->c->limits;
+	struct who who = {EVERYBODY, 0};
+	char word[128];
+
+	snprintf(word, sizeof(word), "%s", section + strlen("limits") + (section[strlen("limits")] == ' '));
+	if (*word && (parse_who(p, word, &who) < 0 || who.kind != A_UID)) {
+		if (who.kind != A_UID)
+			fault(p, "[limits %s]: limits are one user's (uid:N, user:NAME), or, without a word, everybody's", word);
+		return NULL;
+	}
+	while (*at && ((*at)->all != !*word || (*at)->uid != who.id))
+		at = &(*at)->next;
+	if (*at)
+		return *at;
+	l = calloc(1, sizeof(*l));
+	if (!l) {
+		p->c->out_of_memory = 1;
+		return NULL;
+	}
+	l->all = !*word;
+	l->uid = who.id;
+	if (!l->all)
+		at = &p->c->limits;
+	l->next = *at;
+	*at = l;
+	return l;
+}
+
+static int parse_limit(struct parse *p, const char *section, const char *key, const char *value)
+{
+	struct limits *l = limits_of(p, section);
+	char *end;
+	uint64_t v = strtoull(value, &end, 10);
+	unsigned what = 0, shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : 0;
+
+	while (what < REQUESTS && strcmp(quota_names[what], key) != 0)
+		what++;
+	if (what == REQUESTS && strcmp(key, "requests") != 0)
+		return fault(p, "[limits] has no '%s': memory, channels, publishers, subscribers, clients, descriptors, watches, "
+				"requests", key);
+	if (*value < '0' || *value > '9' || end[shift > 0] || v > UINT64_MAX >> 1 >> shift)
+		return fault(p, "%s: '%s' is no number (with K, M or G)", key, value);
+	if (l) {
+		l->v[what] = v << shift;
+		l->set |= 1u << what;
+	}
+	return 0;
+}
+
 /* inih's handler: a key of a section; its lines come one by one from next_line(). */
 static int on_key(void *arg, const char *section, const char *key, const char *value)
 {
@@ -307,6 +370,8 @@ static int on_key(void *arg, const char *section, const char *key, const char *v
 
 	if (p->main && !strcmp(section, "broker"))
 		return parse_broker(p, key, value), 1;
+	if (p->main && !strncmp(section, "limits", 6) && (!section[6] || section[6] == ' '))
+		return parse_limit(p, section, key, value), 1;
 	if (!*section)
 		return fault(p, "'%s' is in no section: begin with %s", key, p->main ? "[broker] or [*]" : "[the prefix]"), 1;
 	snprintf(prefix, sizeof(prefix), "%s", strcmp(section, "*") ? section : "");
@@ -447,6 +512,12 @@ void config_free(struct config *c)
 	if (!c)
 		return;
 	rules_drop(c, NULL);
+	while (c->limits) {
+		struct limits *l = c->limits;
+
+		c->limits = l->next;
+		free(l);
+	}
 	for (unsigned i = 0; i < c->n_faults; i++)
 		free(c->faults[i]);
 	for (unsigned i = 0; i < c->n_files; i++)
@@ -464,6 +535,23 @@ const char *config_fault(const struct config *c, unsigned i)
 double config_linger(const struct config *c)
 {
 	return c->linger;
+}
+
+uint64_t config_limit(const struct config *c, uid_t owner, uid_t uid, unsigned what)
+{
+	/* What one user needs at most, on a host of many: a channel of two, a hundred times. */
+	static const uint64_t usual[LIMITS] = {
+		[LEAT__Q_MEMORY] = UINT64_C(1) << 30, [LEAT__Q_CHANNELS] = 4096, [LEAT__Q_PUBLISHERS] = 4096,
+		[LEAT__Q_SUBSCRIBERS] = 4096, [LEAT__Q_CLIENTS] = 256, [LEAT__Q_DESCRIPTORS] = 8192,
+		[LEAT__Q_WATCHES] = 256, [REQUESTS] = 20000,
+	};
+
+	if (uid == 0 || uid == owner)
+		return UINT64_MAX;
+	for (const struct limits *l = c->limits; l; l = l->next)
+		if ((l->all || l->uid == uid) && (l->set & 1u << what))
+			return l->v[what];
+	return usual[what];
 }
 
 /* ---- deciding ---- */

@@ -7,6 +7,7 @@
  * A rule is for one verb and all names at and below one prefix. Of the rules for a verb the one with the longest prefix
  * decides, alone: who is in its list may. u/UID/ is that user's without a rule; root and the broker's own user may all.
  */
+#include <stdint.h>
 #include <stdio.h>
 #include <sys/types.h>
 
@@ -38,6 +39,10 @@ void config_free(struct config *c);
 const char *config_fault(const struct config *c, unsigned i);
 /* [broker] linger, in seconds; negative: not given. */
 double config_linger(const struct config *c);
+
+/* [limits]: how much of @what (enum leat__quota; LEAT__QUOTAS: requests a second of one client) @uid may have; UINT64_MAX:
+ * any, as root and @owner. */
+uint64_t config_limit(const struct config *c, uid_t owner, uid_t uid, unsigned what);
 
 /* Which line decided, for people. */
 struct ruling {

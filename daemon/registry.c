@@ -49,22 +49,26 @@ int channel_adopt(struct registry *reg, const struct channel *facts, struct chan
 	return 0;
 }
 
-static int channel_new(struct registry *reg, const char *name, uint32_t n_rings, uint32_t n_slots,
-		       struct channel **ret)
+static int channel_new(struct registry *reg, const char *name, const struct owner *owner, uint32_t n_rings,
+		       uint32_t n_slots, struct channel **ret)
 {
 	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD,
 				     .name = "leat-control", .flags = LEAT_PREFAULT};
-	struct channel ch = {.key = STORE_NONE};
+	struct channel ch = {.key = STORE_NONE, .owner = *owner};
 	int e = leat__ctrl_geometry(&ch.g, n_rings, n_slots, leat__page_size());
 
+	if (e == 0)
+		e = quota_take(reg->quotas, owner, LEAT__Q_CHANNELS, ch.g.total, 1);
 	if (e < 0)
 		return e;
 	o.size = ch.g.total;
 	o.init = control_init;
 	o.init_arg = &ch.g;
 	e = leat_region_create(&o, &ch.control);
-	if (e < 0)
+	if (e < 0) {
+		quota_give(reg->quotas, owner, LEAT__Q_CHANNELS, ch.g.total, 1);
 		return e;
+	}
 	e = leat__seal_control(leat_region_fd(ch.control));
 	if (e == 0)
 		e = store_keep(reg->store, leat_region_fd(ch.control), &ch.key);
@@ -73,6 +77,7 @@ static int channel_new(struct registry *reg, const char *name, uint32_t n_rings,
 		e = ch.name ? channel_adopt(reg, &ch, ret) : leat__say(-ENOMEM, "the broker has no memory for a name");
 	}
 	if (e < 0) {
+		quota_give(reg->quotas, owner, LEAT__Q_CHANNELS, ch.g.total, 1);
 		store_drop(reg->store, ch.key);
 		leat_region_close(ch.control);
 		free(ch.name);
@@ -82,7 +87,7 @@ static int channel_new(struct registry *reg, const char *name, uint32_t n_rings,
 	return 0;
 }
 
-int registry_channel(struct registry *reg, const char *name, int make, uint32_t n_rings,
+int registry_channel(struct registry *reg, const char *name, const struct owner *owner, uint32_t n_rings,
 		     uint32_t n_slots, struct channel **ret)
 {
 	for (struct channel *ch = *bucket(reg, name); ch; ch = ch->next)
@@ -90,9 +95,9 @@ int registry_channel(struct registry *reg, const char *name, int make, uint32_t 
 			*ret = ch;
 			return 0;
 		}
-	if (!make)
+	if (!owner)
 		return leat__fail(-ENOENT, "there is no channel %s", name);
-	return channel_new(reg, name, n_rings, n_slots, ret);
+	return channel_new(reg, name, owner, n_rings, n_slots, ret);
 }
 
 void registry_settle(struct registry *reg, struct channel *ch)
@@ -110,6 +115,7 @@ void registry_settle(struct registry *reg, struct channel *ch)
 	for (uint32_t i = 0; i < ch->n_slots; i++)
 		if (ch->slots[i].mode)
 			store_del(reg->store, REC_SLOT, ch->key, i);
+	quota_give(reg->quotas, &ch->owner, LEAT__Q_CHANNELS, ch->g.total, 1);
 	store_del(reg->store, REC_CHANNEL, ch->key, 0);
 	store_drop(reg->store, ch->key);
 	leat_region_close(ch->control);

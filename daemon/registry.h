@@ -9,17 +9,10 @@
 #include "link/wire.h"
 #include "mem/layout.h"
 #include "mem/region.h"
+#include "quota.h"
 #include "store.h"
 
 enum { HISTORY_MAX = 64 }; /* ended, drained rings kept per channel for those who ask for history */
-
-/* Who owns a ring or a slot. */
-struct owner {
-	uint64_t client;
-	pid_t pid;
-	uid_t uid;
-	char program[16];
-};
 
 /* A descriptor, and which file that is. */
 struct ring_file {
@@ -62,6 +55,7 @@ struct channel {
 	struct channel *next;
 	char *name;
 	uint32_t key; /* of the store, for control's descriptor: what the channel is called there */
+	struct owner owner; /* who made it, and is charged for it */
 	struct leat_region *control;
 	struct leat__ctrl_shm *shm;
 	struct leat__geometry g;
@@ -95,6 +89,7 @@ struct share {
 };
 
 struct registry {
+	struct quotas *quotas; /* who has how much; NULL: nobody counts */
 	struct store *store; /* where all of this is written down; NULL: nowhere */
 	struct channel *buckets[4096];
 	struct ring *by_inode[4096];
@@ -109,8 +104,8 @@ struct registry {
 	uint64_t linger_ns;
 };
 
-/* Find a channel, or make it with this geometry (0: defaults). -ENOENT unless @make. */
-int registry_channel(struct registry *reg, const char *name, int make, uint32_t n_rings,
+/* Find a channel, or make it with this geometry (0: defaults) for @owner. -ENOENT without one, -EDQUOT. */
+int registry_channel(struct registry *reg, const char *name, const struct owner *owner, uint32_t n_rings,
 		     uint32_t n_slots, struct channel **ret);
 /* Forget the channel if nobody needs it. */
 void registry_settle(struct registry *reg, struct channel *ch);

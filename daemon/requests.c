@@ -77,8 +77,10 @@ void object_end(struct session *s, struct object *o)
 		o->channel->looks--;
 	else if (o->kind == SHARER)
 		share_end(reg, o->share);
-	else
+	else {
 		changes_watch(reg, -1);
+		quota_give(reg->quotas, &s->owner, LEAT__Q_WATCHES, 0, 0);
+	}
 	if (o->channel)
 		registry_settle(reg, o->channel);
 	free(o->prefix);
@@ -169,12 +171,13 @@ static int give_life(const struct session *s, struct reply *r)
 static int resume(struct session *s, uint64_t client, uint64_t instance)
 {
 	struct session *old = session_find(s->b, client);
+	const struct owner mine = s->owner;
 
 	if (!client || instance != s->b->instance || !old || old == s || old->owner.pid != s->owner.pid ||
 	    old->owner.uid != s->owner.uid)
 		return 0;
-	store_del(s->b->reg.store, REC_SESSION, s->owner.client, 0);
 	s->owner = old->owner;
+	old->owner = mine; /* and goes with it */
 	s->objects = old->objects;
 	s->next_object = old->next_object;
 	old->objects = NULL;
@@ -199,6 +202,10 @@ static int do_hello(struct session *s, struct leat__in *in, struct leat__packet 
 	if (!s->b->config && s->owner.uid != geteuid() && s->owner.uid != 0)
 		return leat__fail(-EACCES, "uid %u may not use this domain: it belongs to uid %u",
 				  (unsigned)s->owner.uid, (unsigned)geteuid());
+	for (const struct session *k = s->b->sessions; k; k = k->next)
+		if (k->kicked && k->owner.pid == s->owner.pid)
+			return leat__fail(-EACCES, "%s (pid %d) was put out (leat kick): start the program again", k->owner.program,
+					  (int)k->owner.pid);
 	if (min > LEAT__WIRE_MAX || max < LEAT__WIRE_MIN)
 		return leat__fail(-EPROTO, "the client speaks wire versions %u to %u, this broker %d to %d: "
 					   "upgrade the older of the two",
@@ -209,8 +216,10 @@ static int do_hello(struct session *s, struct leat__in *in, struct leat__packet 
 	e = resume(s, get_u64(in, LEAT__T_CLIENT), get_u64(in, LEAT__T_INSTANCE)) ? 0 : give_life(s, r);
 	if (e < 0)
 		return e;
+	s->b->n_waiting -= (uint32_t)!s->greeted;
 	s->greeted = 1;
 	keep_session(s);
+	quota_named(s->b->reg.quotas, &s->owner);
 	leat__wire_u32(&r->out, LEAT__T_VERSION_MAX, max < LEAT__WIRE_MAX ? max : LEAT__WIRE_MAX);
 	leat__wire_u64(&r->out, LEAT__T_CLIENT, s->owner.client);
 	leat__wire_u64(&r->out, LEAT__T_INSTANCE, s->b->instance);
@@ -251,8 +260,8 @@ static int get_channel(struct session *s, struct leat__in *in, unsigned verbs, i
 	int e = get_name(s, in, verbs, name);
 
 	if (e == 0)
-		e = registry_channel(&s->b->reg, name, make && session_may(s, V_CREATE, name) == 0, get_u32(in, LEAT__T_MAX_RINGS),
-				     get_u32(in, LEAT__T_MAX_SLOTS), ret);
+		e = registry_channel(&s->b->reg, name, make && session_may(s, V_CREATE, name) == 0 ? &s->owner : NULL,
+				     get_u32(in, LEAT__T_MAX_RINGS), get_u32(in, LEAT__T_MAX_SLOTS), ret);
 	if (e == -ENOENT && make) {
 		e = session_may(s, V_CREATE, name);
 		return e < 0 ? leat__fail(-ENOENT, "there is no channel %s, and uid %u may not create it", name,
@@ -565,6 +574,25 @@ static int do_share(struct session *s, struct leat__in *in, struct leat__packet 
 	return 0;
 }
 
+/* It is gone for the broker, and as long as its process lives it is not let in again. */
+static int do_kick(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
+{
+	uint64_t client = get_u64(in, LEAT__T_CLIENT);
+	struct session *whom = session_find(s->b, client);
+
+	(void)p;
+	(void)r;
+	if (!session_rules(s))
+		return leat__fail(-EACCES, "uid %u may not put clients out: root and the broker's own user may",
+				  (unsigned)s->owner.uid);
+	if (!whom || !whom->greeted)
+		return in->head.serial == s->done ? 0 : leat__fail(-ENOENT, "there is no client %llu", (unsigned long long)client);
+	if (whom == s)
+		return leat__say(-EINVAL, "a client does not put itself out: close what is open");
+	session_kick(whom);
+	return 0;
+}
+
 static do_fn *const requests[] = {
 	[LEAT__HELLO] = do_hello,       [LEAT__PING] = do_ping,   [LEAT__PUB_OPEN] = do_pub_open,
 	[LEAT__SUB_OPEN] = do_sub_open, [LEAT__RINGS] = do_rings, [LEAT__RING] = do_ring,
@@ -572,6 +600,7 @@ static do_fn *const requests[] = {
 	[LEAT__PEERS] = do_peers,       [LEAT__REMOVE] = do_remove,
 	[LEAT__SHARE] = do_share,       [LEAT__FIND] = do_find,   [LEAT__SHARES] = do_shares,
 	[LEAT__WATCH] = do_watch,       [LEAT__CHANGES] = do_changes, [LEAT__WHO] = do_who,
+	[LEAT__QUOTA] = do_quota,       [LEAT__KICK] = do_kick,
 };
 
 int session_request(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)

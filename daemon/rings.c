@@ -124,6 +124,7 @@ void ring_free(struct registry *reg, struct ring *ring)
 		at = &(*at)->same_hash;
 	if (*at)
 		*at = ring->same_hash;
+	quota_give(reg->quotas, &ring->owner, LEAT__Q_PUBLISHERS, ring->g.total, 1);
 	store_del(reg->store, REC_RING, ring->id, 0);
 	store_drop(reg->store, ring->key);
 	close(ring->fd);
@@ -264,6 +265,7 @@ int ring_adopt(struct registry *reg, const struct ring *facts, struct ring **ret
 	*ret = ring_new(reg, &copy);
 	if (!*ret)
 		return -ENOMEM;
+	quota_had(reg->quotas, &copy.owner, LEAT__Q_PUBLISHERS, copy.g.total, 1);
 	ring_link(*ret);
 	reg->n_ended += copy.state == LEAT__ENDED;
 	return 0;
@@ -285,14 +287,20 @@ int ring_add(struct registry *reg, struct channel *ch, const struct ring_file *f
 		return table_full(ch);
 	if (reg->next_ring >= LEAT__ID_MAX)
 		return leat__say(-EOVERFLOW, "the broker has run out of ring numbers: restart it");
-	e = store_keep(reg->store, file->fd, &facts.key);
+	e = quota_take(reg->quotas, owner, LEAT__Q_PUBLISHERS, g->total, 1);
 	if (e < 0)
 		return e;
+	e = store_keep(reg->store, file->fd, &facts.key);
+	if (e < 0) {
+		quota_give(reg->quotas, owner, LEAT__Q_PUBLISHERS, g->total, 1);
+		return e;
+	}
 	facts.id = reg->next_ring + 1;
 	facts.origin = origin ? origin : facts.id;
 	facts.entry = (uint32_t)entry;
 	ring = ring_new(reg, &facts);
 	if (!ring) {
+		quota_give(reg->quotas, owner, LEAT__Q_PUBLISHERS, g->total, 1);
 		store_drop(reg->store, facts.key);
 		return -ENOMEM;
 	}

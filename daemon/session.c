@@ -10,13 +10,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <linux/sockios.h>
 #include <unistd.h>
 #include "base/base.h"
 #include "link/sock.h"
 #include "snapshot.h"
 
 #define RESERVE 16 /* descriptors: what the next few clients and channels need */
+#define HELLO_NS UINT64_C(2000000000) /* who has not greeted us by then is no client */
+#define BURST_NS UINT64_C(500000000)  /* requests may come at once that are due in so long */
+#define LOOK_MS  5
 
 void broker_log(const struct broker *b, const char *fmt, ...)
 {
@@ -51,6 +56,9 @@ static void drop_socket(struct session *s)
 	if (s->sock < 0)
 		return;
 	uv_close((uv_handle_t *)&s->sock_poll, handle_closed);
+	s->b->n_waiting -= (uint32_t)(s->parked || !s->greeted);
+	s->parked = 0;
+	s->greeted = 1;
 	close(s->sock);
 	store_drop(s->b->reg.store, s->sock_key);
 	s->sock_key = STORE_NONE;
@@ -83,6 +91,8 @@ void session_end(struct session *s)
 		uv_close((uv_handle_t *)&s->pid_poll, handle_closed);
 	store_del(b->reg.store, REC_SESSION, s->owner.client, 0);
 	store_drop(b->reg.store, s->pid_key);
+	quota_give(b->reg.quotas, &s->owner, LEAT__Q_CLIENTS, 0, 2);
+	quota_go(b->reg.quotas, &s->owner);
 	broker_commit(b);
 	b->changed(b);
 }
@@ -98,6 +108,22 @@ void session_cut(struct session *s)
 	drop_socket(s);
 	keep_session(s);
 	broker_commit(s->b);
+}
+
+void session_kick(struct session *s)
+{
+	while (s->objects)
+		object_end(s, s->objects);
+	s->kicked = 1;
+	broker_log(s->b, "client %llu (%s, pid %d) is put out", (unsigned long long)s->owner.client, s->owner.program,
+		   (int)s->owner.pid);
+	if (s->pidfd < 0) { /* nobody will say when it has gone */
+		session_end(s);
+		return;
+	}
+	store_keep(s->b->reg.store, s->pidfd, &s->pid_key);
+	drop_socket(s);
+	keep_session(s);
 }
 
 int session_answer(struct session *s, const struct leat__out *out)
@@ -185,6 +211,7 @@ static int handle(struct session *s, struct leat__packet *p)
 	e = 0;
 	if (!(in.head.flags & LEAT__WIRE_QUIET) && !r.later)
 		e = leat__sock_send(s->sock, &r.out, r.fds, r.n_fds);
+	s->sent_fds |= r.n_fds > 0;
 	for (unsigned i = 0; i < r.n_owned; i++)
 		close(r.fds[i]);
 	make_room(s->b, fd); /* after the answer, which may have had one of them in it */
@@ -213,6 +240,72 @@ static int refuse(struct session *s, const struct leat__packet *p)
 	return leat__sock_send(s->sock, &out, NULL, 0);
 }
 
+/* ---- who has to wait ---- */
+
+static void on_socket(uv_poll_t *h, int status, int events);
+
+static void on_look(uv_timer_t *t)
+{
+	sessions_look(t->data);
+}
+
+static void look_again(struct broker *b)
+{
+	if (b->n_waiting && !uv_is_active((uv_handle_t *)&b->look_again))
+		uv_timer_start(&b->look_again, on_look, LOOK_MS, 0);
+}
+
+/* Has it asked for more than its share, or not taken descriptors that it was sent? They would count as the broker's. */
+static int has_to_wait(struct session *s)
+{
+	int left = 0;
+
+	if (s->sent_fds && ioctl(s->sock, SIOCOUTQ, &left) == 0 && left > 0)
+		return 1;
+	s->sent_fds = 0;
+	return s->tokens_at > leat__now() + BURST_NS;
+}
+
+/* One request of its share. */
+static void use_up(struct session *s)
+{
+	uint64_t rate = s->b->config ? config_limit(s->b->config, geteuid(), s->owner.uid, LEAT__QUOTAS) : UINT64_MAX;
+	uint64_t now = leat__now();
+
+	if (rate != UINT64_MAX)
+		s->tokens_at = (s->tokens_at > now ? s->tokens_at : now) + UINT64_C(1000000000) / (rate ? rate : 1);
+}
+
+static void park(struct session *s)
+{
+	if (s->parked)
+		return;
+	s->b->n_waiting += (uint32_t)s->greeted;
+	s->parked = 1;
+	uv_poll_stop(&s->sock_poll);
+	look_again(s->b);
+}
+
+void sessions_look(struct broker *b)
+{
+	uint64_t now = leat__now();
+	struct session *next;
+
+	for (struct session *s = b->n_waiting ? b->sessions : NULL; s; s = next) {
+		next = s->next;
+		if (s->parked) {
+			s->parked = 0;
+			b->n_waiting -= (uint32_t)s->greeted;
+			uv_poll_start(&s->sock_poll, UV_READABLE | UV_DISCONNECT, on_socket);
+		}
+		if (!s->greeted && now - s->born > HELLO_NS) {
+			broker_log(b, "pid %d, uid %u has not said HELLO", (int)s->owner.pid, (unsigned)s->owner.uid);
+			session_end(s);
+		}
+	}
+	look_again(b);
+}
+
 static void on_socket(uv_poll_t *h, int status, int events)
 {
 	struct session *s = h->data;
@@ -225,6 +318,10 @@ static void on_socket(uv_poll_t *h, int status, int events)
 		return;
 	}
 	for (int i = 0; i < 16; i++) { /* the others want their turn too */
+		if (has_to_wait(s)) {
+			park(s);
+			return;
+		}
 		/* It stays in the socket until it is answered: another worker may have to do it. */
 		e = leat__sock_peek(s->sock, &p);
 		if (e == -EAGAIN)
@@ -232,6 +329,7 @@ static void on_socket(uv_poll_t *h, int status, int events)
 		if (e == -ECONNRESET) /* it left answers unread; what it said is still there */
 			continue;
 		if (e > 0) {
+			use_up(s);
 			e = handle(s, &p);
 			leat__packet_close(&p);
 			leat__sock_drop(s->sock);
@@ -262,7 +360,13 @@ int session_adopt(const struct session *facts)
 	if (!s)
 		return leat__say(-ENOMEM, "the broker has no memory for another client");
 	*s = *facts;
+	s->born = s->tokens_at = leat__now();
 	s->groups = NULL;
+	e = quota_come(b->reg.quotas, &s->owner);
+	if (e < 0) {
+		free(s);
+		return e;
+	}
 	e = s->sock >= 0 ? leat__sock_groups(s->sock, &s->gid, &s->groups) : 0;
 	s->n_groups = e < 0 ? 0 : (unsigned)e;
 	if (e >= 0 && s->sock >= 0) {
@@ -271,10 +375,15 @@ int session_adopt(const struct session *facts)
 			leat__fail(e, "watch a socket: %s", uv_strerror(e));
 	}
 	if (e < 0) {
+		quota_go(b->reg.quotas, &s->owner);
 		free(s->groups);
 		free(s);
 		return e;
 	}
+	if (s->sock < 0)
+		s->greeted = 1;
+	b->n_waiting += (uint32_t)!s->greeted;
+	look_again(b);
 	s->sock_poll.data = s->pid_poll.data = s;
 	s->handles = (s->sock >= 0) + (s->pidfd >= 0);
 	if (s->sock >= 0)
@@ -292,24 +401,43 @@ int session_adopt(const struct session *facts)
 	return 0;
 }
 
+/* It is told why, and not served. */
+static void turn_away(int sock, int e)
+{
+	struct leat__out out;
+
+	leat__wire_begin(&out, LEAT__ERROR, 0, 0);
+	leat__wire_u32(&out, LEAT__T_CODE, (uint32_t)-e);
+	leat__wire_text(&out, LEAT__T_WHY, leat_why());
+	leat__wire_end(&out, 0);
+	leat__sock_send(sock, &out, NULL, 0);
+}
+
 int session_start(struct broker *b, int sock)
 {
 	struct session s = {.b = b, .sock = sock, .pidfd = -1, .sock_key = STORE_NONE, .pid_key = STORE_NONE};
 	int e = leat__sock_peer(sock, &s.owner.pid, &s.owner.uid, &s.pidfd);
 
-	if (e == 0)
-		e = store_keep(b->reg.store, sock, &s.sock_key);
 	s.owner.client = b->next_client + 1;
+	strcpy(s.owner.program, "?");
 	if (e == 0)
-		e = session_adopt(&s);
+		e = quota_take(b->reg.quotas, &s.owner, LEAT__Q_CLIENTS, 0, 2);
+	if (e == 0) {
+		quota_give(b->reg.quotas, &s.owner, LEAT__Q_CLIENTS, 0, 2);
+		e = store_keep(b->reg.store, sock, &s.sock_key);
+		if (e == 0)
+			e = session_adopt(&s);
+	}
 	if (e < 0) {
 		broker_log(b, "refused a client: %s", leat_why());
+		turn_away(sock, e);
 		store_drop(b->reg.store, s.sock_key);
 		if (s.pidfd >= 0)
 			close(s.pidfd);
 		close(sock);
 		return e;
 	}
+	quota_had(b->reg.quotas, &s.owner, LEAT__Q_CLIENTS, 0, 2);
 	b->next_client++;
 	keep_session(b->sessions);
 	broker_commit(b);

@@ -21,6 +21,8 @@ struct broker {
 	struct config *config; /* NULL: who is let in may do anything */
 	int verbose;
 	uint64_t told; /* the last change that watchers were told of */
+	uint32_t n_waiting; /* sessions that have not greeted us, or are parked */
+	uv_timer_t look_again; /* at those */
 	int tight; /* it runs out of descriptors: nothing is kept that need not be */
 	void (*changed)(struct broker *b); /* something came or went: timers may need to */
 };
@@ -31,10 +33,14 @@ int session_start(struct broker *b, int sock);
 int session_adopt(const struct session *facts);
 /* An answer that comes later than its request. Negative: it cannot be told, and the session may be gone. */
 int session_answer(struct session *s, const struct leat__out *out);
+/* Those who have to wait have waited; or have not said who they are in time. */
+void sessions_look(struct broker *b);
 /* The session of a client, NULL. */
 struct session *session_find(const struct broker *b, uint64_t client);
 /* Its socket is of no more use. What it holds ends when its process does. */
 void session_cut(struct session *s);
+/* What it holds ends now, and its process is remembered. */
+void session_kick(struct session *s);
 /* The client is gone: its objects end. */
 void session_end(struct session *s);
 /* Say BYE to everybody and close. */
@@ -63,6 +69,10 @@ struct session {
 	int sock;  /* -1: the client has hung up */
 	int pidfd; /* -1: the kernel cannot tell of its death */
 	int greeted;
+	int parked; /* it is not listened to just now: it asks too much, or does not take what it is given */
+	int sent_fds; /* and may not have taken them yet */
+	int kicked;
+	uint64_t born, tokens_at; /* when it came; up to when it has used its share of requests */
 	int handles; /* of libuv, not closed yet */
 	uv_poll_t sock_poll, pid_poll;
 	struct owner owner;
@@ -105,7 +115,7 @@ uint64_t get_u64(const struct leat__in *in, unsigned tag);
 
 /* looks.c: requests that only want to know. */
 typedef int do_fn(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r);
-do_fn do_list, do_who, do_peers, do_find, do_shares, do_watch, do_changes;
+do_fn do_list, do_who, do_quota, do_peers, do_find, do_shares, do_watch, do_changes;
 /* Answer who waits for what has changed. */
 void watchers_tell(struct broker *b);
 

@@ -70,6 +70,7 @@ int share_adopt(struct registry *reg, const char *name, int fd, const struct lea
 	s->owner = *owner;
 	s->next = *at;
 	*at = s;
+	quota_had(reg->quotas, owner, LEAT__Q_PUBLISHERS, s->size, 1);
 	*ret = s;
 	return 0;
 }
@@ -81,6 +82,11 @@ int share_add(struct registry *reg, const char *name, int fd, const struct leat_
 	uint32_t key = STORE_NONE;
 	int e = verify(fd, w);
 
+	if (e == 0) { /* is there room? it is charged when it is there */
+		e = quota_take(reg->quotas, owner, LEAT__Q_PUBLISHERS, w->size, 1);
+		if (e == 0)
+			quota_give(reg->quotas, owner, LEAT__Q_PUBLISHERS, w->size, 1);
+	}
 	if (e == 0)
 		e = store_keep(reg->store, fd, &key);
 	if (e < 0)
@@ -104,6 +110,7 @@ void share_end(struct registry *reg, struct share *s)
 	while (*at != s)
 		at = &(*at)->next;
 	*at = s->next;
+	quota_give(reg->quotas, &s->owner, LEAT__Q_PUBLISHERS, s->size, 1);
 	store_del(reg->store, REC_SHARE, s->generation, 0);
 	store_drop(reg->store, s->key);
 	close(s->fd);

@@ -113,6 +113,8 @@ int slot_grant(struct registry *reg, struct channel *ch, uint32_t mode, const st
 
 	store_touch(reg->store, ch->key);
 	e = slot_find(reg, ch, mode, group, &s);
+	if (e == 0 && owner)
+		e = quota_take(reg->quotas, owner, LEAT__Q_SUBSCRIBERS, 0, 0);
 	if (e < 0)
 		return e;
 	ch->grants = (ch->grants + 1) & 0xfff;
@@ -239,6 +241,7 @@ void slot_free(struct registry *reg, struct channel *ch, uint32_t s)
 
 	store_touch(reg->store, ch->key);
 	ch->n_slots_used--;
+	quota_give(reg->quotas, ch->slots[s].owner, LEAT__Q_SUBSCRIBERS, 0, 0);
 	channel_tell(reg, ch, 1);
 	keep_channel(reg, ch);
 	for (int k = 0; k < LEAT__HELD; k++)

@@ -14,7 +14,7 @@ enum { SKIPPED_RINGS = 1024, SKIPPED_EPOCHS = 1024 }; /* numbers that a worker m
 
 void keep_channel(struct registry *reg, const struct channel *ch)
 {
-	struct rec_channel r = {ch->g, ch->change, ch->grants, ch->epoch, ch->groups, (uint32_t)strlen(ch->name)};
+	struct rec_channel r = {ch->g, ch->change, ch->grants, ch->epoch, ch->groups, (uint32_t)strlen(ch->name), ch->owner};
 
 	store_put(reg->store, REC_CHANNEL, ch->key, 0, &r, sizeof(r), ch->name, r.name_size);
 }
@@ -55,7 +55,8 @@ void keep_share(struct registry *reg, const struct share *s)
 
 void keep_session(const struct session *s)
 {
-	struct rec_session r = {s->owner, s->next_object, s->done, s->sock_key, s->pid_key, (uint32_t)s->greeted, 0};
+	struct rec_session r = {s->owner, s->next_object, s->done, s->sock_key, s->pid_key, (uint32_t)s->greeted,
+				(uint32_t)s->kicked};
 
 	store_put(s->b->reg.store, REC_SESSION, s->owner.client, 0, &r, sizeof(r), NULL, 0);
 }
@@ -186,6 +187,7 @@ static int load_channel(struct load *l, const struct store_record *r)
 	int fd, e;
 
 	get(r, &w, sizeof(w));
+	w.owner.program[sizeof(w.owner.program) - 1] = 0;
 	name = get_text(r, sizeof(w), w.name_size);
 	fd = take(l, r->a);
 	if (!name || leat__name_check(name) < 0 || fd < 0 || r->a < STORE_FREE) {
@@ -202,9 +204,11 @@ static int load_channel(struct load *l, const struct store_record *r)
 	if (e == 0) {
 		struct channel facts = {.name = name, .control = control, .g = w.g, .key = (uint32_t)r->a,
 					.grants = w.grants & 0xfff, .epoch = w.epoch, .groups = w.groups,
-					.change = w.change};
+					.change = w.change, .owner = w.owner};
 
 		e = channel_adopt(&l->b->reg, &facts, &l->channels[r->a]);
+		if (e == 0)
+			quota_had(l->b->reg.quotas, &facts.owner, LEAT__Q_CHANNELS, facts.g.total, 1);
 	}
 	if (e < 0) {
 		leat_region_close(control);
@@ -292,6 +296,7 @@ static int load_session(struct load *l, const struct store_record *r)
 	facts.next_object = w.next_object;
 	facts.done = w.done;
 	facts.greeted = w.greeted != 0;
+	facts.kicked = w.kicked != 0;
 	facts.sock_key = w.sock_key;
 	facts.pid_key = w.pid_key;
 	facts.sock = take(l, w.sock_key);
@@ -303,6 +308,8 @@ static int load_session(struct load *l, const struct store_record *r)
 	if (facts.sock < 0)
 		facts.sock_key = STORE_NONE;
 	e = session_adopt(&facts);
+	if (e == 0)
+		quota_had(l->b->reg.quotas, &facts.owner, LEAT__Q_CLIENTS, 0, 2);
 	if (e < 0 && facts.sock >= 0)
 		close(facts.sock);
 	if (e < 0 && facts.pidfd >= 0)
@@ -341,6 +348,7 @@ static int load_object(struct load *l, const struct store_record *r)
 		e = slot && slot->mode && slot->mode != LEAT__GROUP && !slot->owner ? 0 : bad("a subscriber");
 		if (e == 0) {
 			slot->owner = &s->owner;
+			quota_had(l->b->reg.quotas, &s->owner, LEAT__Q_SUBSCRIBERS, 0, 0);
 			o->channel->n_slots_used++;
 		}
 	} else if (e == 0 && w.kind == LOOKER) {
@@ -354,6 +362,8 @@ static int load_object(struct load *l, const struct store_record *r)
 	} else if (e == 0 && w.kind == WATCHER) {
 		o->prefix = get_text(r, sizeof(w), w.prefix_size);
 		e = o->prefix ? changes_watch(&l->b->reg, 1) : bad("a watch");
+		if (e == 0)
+			quota_had(l->b->reg.quotas, &s->owner, LEAT__Q_WATCHES, 0, 0);
 	} else if (e == 0) {
 		e = bad("an object of no kind");
 	}

@@ -14,11 +14,11 @@ enum { KEY_LISTEN = 1, KEY_LOCK = 2, KEY_LIVES = 3, KEY_CONFIG = 4 };
 
 enum rec {
 	REC_BROKER = 1,
-	REC_CHANNEL = 2, /* a: the key of its control region; its name follows */
-	REC_SLOT = 3,    /* a: the channel, b: the slot */
-	REC_RING = 4,    /* a: its number */
-	REC_SHARE = 5,   /* a: its generation; its name follows */
-	REC_SESSION = 6, /* a: the client */
+	REC_SESSION = 2, /* a: the client */
+	REC_CHANNEL = 3, /* a: the key of its control region; its name follows */
+	REC_SLOT = 4,    /* a: the channel, b: the slot */
+	REC_RING = 5,    /* a: its number */
+	REC_SHARE = 6,   /* a: its generation; its name follows */
 	REC_OBJECT = 7,  /* a: the client, b: its number; a watcher's prefix follows */
 };
 
@@ -30,6 +30,7 @@ struct rec_channel {
 	struct leat__geometry g;
 	uint64_t change;
 	uint32_t grants, epoch, groups, name_size;
+	struct owner owner;
 };
 
 struct rec_slot {
@@ -53,7 +54,7 @@ struct rec_share {
 struct rec_session {
 	struct owner owner;
 	uint64_t next_object, done;
-	uint32_t sock_key, pid_key, greeted, pad;
+	uint32_t sock_key, pid_key, greeted, kicked;
 };
 
 struct rec_object {

@@ -350,6 +350,13 @@ static int find_socket(struct daemon *d, int *fds, uint32_t n)
 	return e < 0 ? complain("serve", d->path, leat_why()) : 0;
 }
 
+static uint64_t limit_of(void *arg, uid_t uid, enum leat__quota what)
+{
+	const struct broker *b = arg;
+
+	return b->config ? config_limit(b->config, geteuid(), uid, what) : UINT64_MAX;
+}
+
 static int begin(struct daemon *d)
 {
 	uint32_t n;
@@ -361,6 +368,10 @@ static int begin(struct daemon *d)
 	if (there < 0)
 		return complain("serve", d->path, leat_why());
 	d->b.reg.store = &d->store;
+	d->b.reg.quotas = quotas_new();
+	if (!d->b.reg.quotas)
+		return complain("serve", d->path, "no memory");
+	quotas_limit(d->b.reg.quotas, limit_of, &d->b);
 	if (d->config) {
 		e = there && fds[KEY_CONFIG] >= 0 ? kept_config(d, fds[KEY_CONFIG]) : first_config(d);
 		if (e < 0)
@@ -389,7 +400,7 @@ static void end(struct daemon *d)
 	uv_handle_t *const handles[] = {
 		(uv_handle_t *)&d->listen_poll, (uv_handle_t *)&d->expire_timer, (uv_handle_t *)&d->idle_timer,
 		(uv_handle_t *)&d->term, (uv_handle_t *)&d->intr, (uv_handle_t *)&d->hup, (uv_handle_t *)&d->tell,
-		(uv_handle_t *)&d->keeper_poll,
+		(uv_handle_t *)&d->keeper_poll, (uv_handle_t *)&d->b.look_again,
 	};
 
 	if (!d->given)
@@ -402,6 +413,7 @@ static void end(struct daemon *d)
 	uv_run(d->b.loop, UV_RUN_DEFAULT);
 	uv_loop_close(d->b.loop);
 	registry_free(&d->b.reg);
+	quotas_free(d->b.reg.quotas);
 	config_free(d->b.config);
 	close(d->b.lives);
 	listen_close(d->path, d->sock, d->lock);
@@ -418,6 +430,8 @@ static int serve(struct daemon *d, int ready_fd)
 	d->b.changed = changed;
 	uv_timer_init(&loop, &d->expire_timer);
 	uv_timer_init(&loop, &d->idle_timer);
+	uv_timer_init(&loop, &d->b.look_again);
+	d->b.look_again.data = &d->b;
 	if (begin(d) < 0)
 		return -1;
 	uv_poll_init(&loop, &d->listen_poll, d->sock);

@@ -8,6 +8,7 @@
 #include "base/base.h"
 #include "harness.h"
 #include "policy.h"
+#include "quota.h"
 
 enum { ALICE = 65501, BOB = 65502, EVE = 65503, VIDEO = 65510 };
 
@@ -467,6 +468,370 @@ START_TEST(without_a_configuration_a_domain_is_its_users)
 }
 END_TEST
 
+/* ---- how much ---- */
+
+static uint64_t ten_thousand(void *arg, uid_t uid, enum leat__quota what)
+{
+	(void)arg;
+	(void)what;
+	return uid == 7 ? UINT64_MAX : 10000;
+}
+
+START_TEST(charges_agree_with_a_simple_account_and_end_at_nothing)
+{
+	enum { CLIENTS = 12, MOST = 400 };
+	struct quotas *q = quotas_new();
+	struct { struct owner who; enum leat__quota what; uint64_t bytes, fds; } held[MOST];
+	struct owner who[CLIENTS];
+	struct leat__wire_quota w;
+	uint64_t used[3][LEAT__QUOTAS] = {{0}};
+	int n = 0, there[CLIENTS] = {0}, refused = 0;
+
+	quotas_limit(q, ten_thousand, NULL);
+	for (int i = 0; i < CLIENTS; i++)
+		who[i] = (struct owner){(uint64_t)i + 1, 100 + i, 5 + (uid_t)i % 3, "prog"};
+	for (int i = 0; i < 200000; i++) {
+		int k = (int)(rnd() % CLIENTS), r = (int)(rnd() % 8);
+
+		if (r == 0 && !there[k]) {
+			ok(quota_come(q, &who[k]));
+			there[k] = 1;
+		} else if (r == 1 && there[k] && rnd() % 8 == 0) {
+			quota_go(q, &who[k]); /* what it has stays with its user */
+			there[k] = 0;
+			who[k].client += CLIENTS;
+		} else if (r < 5 && n < MOST && there[k]) {
+			held[n].who = who[k];
+			held[n].what = (enum leat__quota)(rnd() % LEAT__QUOTAS);
+			if (held[n].what == LEAT__Q_MEMORY || held[n].what == LEAT__Q_DESCRIPTORS)
+				held[n].what = LEAT__Q_CHANNELS;
+			held[n].bytes = rnd() % 16 ? rnd() % 300 : UINT64_MAX - rnd() % 4;
+			held[n].fds = rnd() % 3;
+			if (quota_take(q, &held[n].who, held[n].what, held[n].bytes, held[n].fds) == 0) {
+				uint64_t *u = used[held[n].who.uid - 5];
+
+				u[held[n].what]++;
+				u[LEAT__Q_MEMORY] += held[n].bytes;
+				u[LEAT__Q_DESCRIPTORS] += held[n++].fds;
+			} else {
+				refused++;
+			}
+		} else if (r >= 5 && n) {
+			int at = (int)(rnd() % (uint64_t)n);
+			uint64_t *u = used[held[at].who.uid - 5];
+
+			quota_give(q, &held[at].who, held[at].what, held[at].bytes, held[at].fds);
+			u[held[at].what]--;
+			u[LEAT__Q_MEMORY] -= held[at].bytes;
+			u[LEAT__Q_DESCRIPTORS] -= held[at].fds;
+			held[at] = held[--n];
+		}
+		for (uid_t uid = 5; uid < 8; uid++) {
+			if (quota_next(q, uid, &w) < 0 || w.uid != uid)
+				memset(&w, 0, sizeof(w));
+			for (int a = 0; a < LEAT__QUOTAS; a++)
+				must(w.used[a] == used[uid - 5][a], "%d: uid %u has %llu %s", i, (unsigned)uid,
+				     (unsigned long long)w.used[a], quota_names[a]);
+			must(uid == 7 || w.used[LEAT__Q_MEMORY] <= 10000, "over the limit");
+		}
+	}
+	ck_assert_int_gt(refused, 1000);
+	while (n-- > 0)
+		quota_give(q, &held[n].who, held[n].what, held[n].bytes, held[n].fds);
+	for (int i = 0; i < CLIENTS; i++)
+		quota_go(q, &who[i]);
+	ck_assert_int_eq(quota_next(q, 0, &w), -ENOENT);
+	quotas_free(q);
+}
+END_TEST
+
+START_TEST(a_hundred_greedy_clients_leave_something_for_a_quiet_one)
+{
+	struct quotas *q = quotas_new();
+	struct owner who[101];
+
+	quotas_limit(q, ten_thousand, NULL);
+	for (int i = 0; i < 101; i++) {
+		who[i] = (struct owner){(uint64_t)i + 1, 1000 + i, 5, "greedy"};
+		ok(quota_come(q, &who[i]));
+		while (i < 100 && quota_take(q, &who[i], LEAT__Q_CHANNELS, 0, 0) == 0)
+			;
+	}
+	ok(quota_take(q, &who[100], LEAT__Q_CHANNELS, 0, 0));
+	while (quota_take(q, &who[0], LEAT__Q_CHANNELS, 0, 0) == 0)
+		;
+	fails(quota_take(q, &who[0], LEAT__Q_CHANNELS, 0, 0), EDQUOT);
+	ck_assert_msg(strstr(leat_why(), "of 10000 channels, most by greedy (pid 1000) 5000"), "%s", leat_why());
+	ok(quota_take(q, &(struct owner){500, 9, 6, "other"}, LEAT__Q_CHANNELS, 0, 0)); /* another user's are its own */
+	quotas_free(q);
+}
+END_TEST
+
+static void limits(const char *what)
+{
+	char text[400];
+
+	snprintf(text, sizeof(text), "[*]\npublish = *\nsubscribe = *\ncreate = *\n[broker]\nlinger = 0\n[limits uid:65501]\n%s\n", what);
+	put("leatd.conf", text, strlen(text));
+	start();
+}
+
+static int on_alice(const struct leat_quota *q, void *arg)
+{
+	if (q->uid == ALICE)
+		*(struct leat_quota *)arg = *q;
+	return 0;
+}
+
+static struct leat_quota alices(struct leat *l)
+{
+	struct leat_quota q = {.uid = 0};
+
+	ok(leat_quota(l, on_alice, &q));
+	return q;
+}
+
+static void takes_channels(const struct user *u, struct leat *l)
+{
+	struct leat_quota q;
+	struct leat *other;
+	struct leat_pub *p;
+	struct leat_sub *s;
+	int n = 0, e;
+
+	while ((e = leat_pub_open(l, random_name(), OPTS(leat_pub_opts, .capacity = 4096), &p)) == 0)
+		n++;
+	must(e == -EDQUOT && n == 8, "%d after %d", e, n);
+	must(strstr(leat_why(), "uid 65501 has 8 of 16 channels, most by check_policy (pid ") && strstr(leat_why(), " 8;"), "%s", leat_why());
+	/* Of its own, another client: */
+	ok(leat_open(domain, &other));
+	for (n = 0; leat_sub_open(other, random_name(), NULL, &s) == 0;)
+		n++;
+	must(n >= 2, "another client opened %d", n);
+	q = alices(l);
+	must(q.channels.used == 8 + (uint64_t)n && q.channels.limit == 16 && q.publishers.used == 8 && q.subscribers.used == (uint64_t)n &&
+	     q.clients.used == 2 && q.connected == 2 && q.memory.limit == 1 << 30, "%u", q.connected);
+	leat_close(other);
+	(void)u;
+}
+
+static void takes_memory(const struct user *u, struct leat *l)
+{
+	struct leat_pub *p;
+
+	(void)u;
+	is(leat_pub_open(l, random_name(), OPTS(leat_pub_opts, .capacity = 1 << 20), &p), -EDQUOT);
+	must(strstr(leat_why(), "memory"), "%s", leat_why());
+	is(leat_pub_open(l, random_name(), OPTS(leat_pub_opts, .capacity = 4096, .max_publishers = 1, .max_subscribers = 1), &p), 0);
+}
+
+static void takes_watches(const struct user *u, struct leat *l)
+{
+	struct leat_watch *w[2];
+
+	(void)u;
+	ok(leat_watch(l, NULL, &w[0]));
+	ok(leat_watch(l, NULL, &w[1]));
+	is(leat_watch(l, NULL, &w[0]), -EDQUOT);
+	must(strstr(leat_why(), "watches"), "%s", leat_why());
+}
+
+static void takes_subscribers(const struct user *u, struct leat *l)
+{
+	struct leat_sub *s;
+	int n = 0;
+
+	while (leat_sub_open(l, u->name, NULL, &s) == 0)
+		n++;
+	must(n == 3 && strstr(leat_why(), "subscribers"), "%d: %s", n, leat_why());
+}
+
+static void takes_clients(const struct user *u, struct leat *l)
+{
+	struct leat *more[8];
+	uint64_t begun;
+	int n = 0, e;
+
+	(void)l;
+	while ((e = leat_open(domain, &more[n])) == 0)
+		n++;
+	must(n == 5 && e == -EDQUOT && strstr(leat_why(), "has 6 of 6 clients"), "%d, %d: %s", n, e, leat_why());
+	begun = leat__now();
+	is(leat_open(domain, &more[n]), -EDQUOT);
+	must(leat__now() - begun < SEC, "refused after %llu ms", (unsigned long long)(leat__now() - begun) / 1000000);
+	while (n--)
+		leat_close(more[n]);
+	(void)u;
+}
+
+static void takes_descriptors(const struct user *u, struct leat *l)
+{
+	struct leat_pub *p;
+	int n = 0, e;
+
+	(void)u;
+	while ((e = leat_pub_open(l, "one", OPTS(leat_pub_opts, .capacity = 4096), &p)) == 0)
+		n++;
+	must(e == -EDQUOT && n > 2 && n < 8 && strstr(leat_why(), "descriptors"), "%d, %d: %s", n, e, leat_why());
+}
+
+START_TEST(a_user_gets_what_it_may_have_and_no_more)
+{
+	static const struct {
+		const char *limit;
+		void (*fn)(const struct user *, struct leat *);
+	} each[] = {
+		{"channels = 16", takes_channels}, {"memory = 1M", takes_memory}, {"watches = 6", takes_watches},
+		{"subscribers = 6", takes_subscribers}, {"clients = 6", takes_clients}, {"descriptors = 16", takes_descriptors},
+	};
+	struct leat *l;
+
+	ROOT_ONLY
+	limits(each[_i].limit);
+	l = broker_open();
+	run_as(ALICE, each[_i].fn, "a/b", 0);
+	eventually(alices(l).uid == 0); /* nothing is left in the books */
+	run_as(BOB, publishes, "a/c", 0);
+	leat_close(l);
+}
+END_TEST
+
+static void holds(const struct user *u, struct leat *l)
+{
+	struct leat_pub *p;
+	struct leat_sub *s;
+	struct leat_watch *w;
+
+	ok(leat_pub_open(l, u->name, NULL, &p));
+	ok(leat_sub_open(l, u->name, NULL, &s));
+	ok(leat_watch(l, NULL, &w));
+	pause();
+}
+
+START_TEST(the_books_outlive_the_worker)
+{
+	struct user u = {ALICE, 0, holds, "a/b", NULL, 0};
+	struct leat_quota before, after;
+	struct leat *l;
+	pid_t pid, w;
+
+	ROOT_ONLY
+	limits("channels = 100");
+	l = broker_open();
+	pid = child(as_user, &u);
+	eventually((before = alices(l)).watches.used == 1);
+	ck_assert(before.clients.used == 2 && before.publishers.used == 1 && before.subscribers.used == 1 && before.channels.used == 1);
+	w = worker_pid();
+	kill(w, SIGKILL);
+	eventually(worker_pid() > 0 && worker_pid() != w);
+	after = alices(l);
+	ck_assert(!memcmp(&before, &after, sizeof(before)));
+	child_kill(pid);
+	eventually(alices(l).uid == 0);
+	leat_close(l);
+}
+END_TEST
+
+static void asks_much(const struct user *u, struct leat *l)
+{
+	uint64_t begun = leat__now();
+
+	for (int i = 0; i < 2000; i++)
+		ok(leat_ping(l, NULL));
+	begun = leat__now() - begun;
+	must((begun > UINT64_C(1400000000)) == u->want, "2000 requests took %llu ms", (unsigned long long)begun / 1000000);
+}
+
+START_TEST(who_asks_too_much_waits_and_the_others_do_not)
+{
+	struct user u = {ALICE, 0, asks_much, "", NULL, 1};
+	uint64_t slowest = 0;
+	struct leat *l;
+	pid_t pid;
+
+	ROOT_ONLY
+	limits("requests = 1000"); /* half a second's at once */
+	l = broker_open();
+	pid = child(as_user, &u);
+	for (int i = 0; i < 200; i++) {
+		uint64_t ns;
+
+		ok(leat_ping(l, &ns));
+		slowest = ns > slowest ? ns : slowest;
+		usleep(5000);
+	}
+	child_ok(pid);
+	fprintf(stderr, "# the slowest of 200 round trips of another: %.3f ms\n", (double)slowest / 1e6);
+	run_as(BOB, asks_much, "", 0);
+	leat_close(l);
+}
+END_TEST
+
+static int find_alice(const struct leat_who *w, void *arg)
+{
+	if (w->uid == ALICE && w->publishers)
+		*(uint64_t *)arg = w->client;
+	return 0;
+}
+
+static uint64_t alices_client(struct leat *l)
+{
+	uint64_t c = 0;
+
+	ok(leat_who(l, find_alice, &c));
+	return c;
+}
+
+static void is_kicked(const struct user *u, struct leat *l)
+{
+	struct leat_pub *p;
+	struct leat *again;
+
+	ok(leat_pub_open(l, u->name, NULL, &p));
+	for (int i = 0; i < 2000 && leat_ping(l, NULL) == 0; i++)
+		usleep(5000);
+	is(leat_ping(l, NULL), -EACCES);
+	must(strstr(leat_why(), "was put out"), "%s", leat_why());
+	is(leat_open(domain, &again), -EACCES);
+	usleep(300000); /* the worker is killed meanwhile */
+	is(leat_open(domain, &again), -EACCES);
+}
+
+static void kicks(const struct user *u, struct leat *l)
+{
+	is(leat_kick(l, 1), u->want);
+}
+
+START_TEST(who_is_put_out_stays_out)
+{
+	struct user u = {ALICE, 0, is_kicked, "a/b", NULL, 0};
+	struct leat *l;
+	uint64_t c;
+	pid_t pid, w;
+
+	ROOT_ONLY
+	limits("channels = 100");
+	l = broker_open();
+	pid = child(as_user, &u);
+	eventually((c = alices_client(l)) != 0);
+	run_as(BOB, kicks, "", -EACCES);
+	ok(leat_kick(l, c));
+	ck_assert(alices_client(l) == 0);
+	eventually(leat_stat(l, "a/b", OPTS(leat_stat, .sent = 0), NULL, NULL) == -ENOENT);
+	usleep(100000);
+	w = worker_pid();
+	kill(w, SIGKILL);
+	child_ok(pid);
+	run_as(ALICE, publishes, "a/b", 0); /* another process */
+	fails(leat_kick(l, c), ENOENT);
+	fails(leat_kick(l, UINT64_C(1) << 40), ENOENT);
+	leat_close(l);
+	broker_kill(SIGKILL);
+	ok(leat_open(broker_start("--config", conf(), NULL), &l));
+	leat_close(l);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("policy");
@@ -479,5 +844,11 @@ int main(void)
 	test(tc, what_one_may_not_see_is_not_there);
 	test(tc, a_reload_is_all_or_nothing_and_outlives_the_worker);
 	test(tc, without_a_configuration_a_domain_is_its_users);
+	test(tc, charges_agree_with_a_simple_account_and_end_at_nothing);
+	test(tc, a_hundred_greedy_clients_leave_something_for_a_quiet_one);
+	tcase_add_loop_test(tc, a_user_gets_what_it_may_have_and_no_more, 0, 6);
+	test(tc, the_books_outlive_the_worker);
+	test(tc, who_asks_too_much_waits_and_the_others_do_not);
+	test(tc, who_is_put_out_stays_out);
 	return run_suite(s);
 }

@@ -310,6 +310,21 @@ P
   return $r
 }
 
+t quota_and_kick
+quota_and_kick() {
+  local x c p; x=$(name)
+  "$LEAT_CMD" sub "$x" > /dev/null & p=$!
+  for _ in $(seq 500); do leat stat "$x" >/dev/null 2>&1 && break; sleep 0.01; done
+  leat quota --json | python3 -c 'import json, sys; a = json.load(sys.stdin); assert any(u["subscribers"]["used"] >= 1 and u["memory"]["limit"] is None for u in a), a' || return 1
+  leat quota > "$dir/out" && grep -q "subscribers  *[1-9][0-9]*  *any" "$dir/out" || return 1
+  c=$(leat who --json | python3 -c "import json, sys; print([w['client'] for w in json.load(sys.stdin) if w['pid'] == $p][0])")
+  want 0 leat kick "$c" && want 1 leat kick "$c" 2> "$dir/err" && grep -q "no client $c" "$dir/err" &&
+    want 2 leat kick me 2> "$dir/err" && want 2 leat kick 2>/dev/null || return 1
+  ! leat who | grep -q "^ *$c " || return 1
+  kill $p; wait $p 2>/dev/null
+  return 0
+}
+
 t policy_says_which_line_decides
 policy_says_which_line_decides() {
   mkdir -p "$dir/etc/policy.d"

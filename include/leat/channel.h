@@ -18,7 +18,7 @@ struct leat_sub;
 /*
  * Connect to the broker of @domain (the path of its socket; NULL: the usual places, and a broker is
  * started if none runs). The caller owns @ret.
- * -ENOENT, -ECONNREFUSED no broker, -EACCES not ours or refused, -EPROTO no common version,
+ * -ENOENT, -ECONNREFUSED no broker, -EACCES not ours or refused, -EDQUOT, -EPROTO no common version,
  * -EINVAL, -ETIMEDOUT, -ENOMEM, -EMFILE.
  */
 LEAT_API int leat_open(const char *domain, struct leat **ret);
@@ -76,7 +76,8 @@ struct leat_pub_stat {
 
 /*
  * Publish under @name ("a/b/c": letters, digits, '.', '_', '-'); the caller owns @ret.
- * -EINVAL, -EUSERS the channel is full, -ENOMEM, -ENOSPC, -ECONNRESET, -ETIMEDOUT.
+ * -EINVAL, -EUSERS the channel is full, -EACCES, -EDQUOT, -ENOENT (leatd.conf(5)), -ENOMEM, -ENOSPC, -ECONNRESET,
+ * -ETIMEDOUT.
  */
 LEAT_API int leat_pub_open(struct leat *l, const char *name, const struct leat_pub_opts *opts,
 			   struct leat_pub **ret);
@@ -155,7 +156,7 @@ struct leat_sub_stat {
 
 /*
  * Subscribe to @name, whether or not anyone publishes there; the caller owns @ret.
- * -EINVAL, -EUSERS the channel is full, -ENOMEM, -ECONNRESET, -ETIMEDOUT.
+ * -EINVAL, -EUSERS the channel is full, -EACCES, -EDQUOT, -ENOENT (leatd.conf(5)), -ENOMEM, -ECONNRESET, -ETIMEDOUT.
  */
 LEAT_API int leat_sub_open(struct leat *l, const char *name, const struct leat_sub_opts *opts,
 			   struct leat_sub **ret);
@@ -251,6 +252,32 @@ typedef int leat_who_fn(const struct leat_who *who, void *arg);
  */
 LEAT_API int leat_who(struct leat *l, leat_who_fn *fn, void *arg);
 
+/* How much there is of something, and may be: all ones: any. */
+struct leat_amount {
+	uint64_t used, limit;
+};
+
+/* What a user has, of all its clients; rings that are kept after their publishers' end included. */
+struct leat_quota {
+	size_t struct_size;
+	uint32_t uid;
+	uint32_t connected; /* clients that are there */
+	struct leat_amount memory; /* bytes */
+	struct leat_amount channels, publishers, subscribers, clients, descriptors, watches;
+};
+
+typedef int leat_quota_fn(const struct leat_quota *quota, void *arg);
+
+/*
+ * Call @fn for every user who has anything, in order of uids; who is neither root nor the broker's user hears of its own.
+ * A non-zero answer of @fn ends it and is returned. -ECONNRESET, -ETIMEDOUT.
+ */
+LEAT_API int leat_quota(struct leat *l, leat_quota_fn *fn, void *arg);
+
+/* Put a client (leat_who) out: what it has ends, and its process is not let in again. -ENOENT, -EACCES, -EINVAL it is us,
+ * -ECONNRESET, -ETIMEDOUT. */
+LEAT_API int leat_kick(struct leat *l, uint64_t client);
+
 struct leat_peer {
 	size_t struct_size;
 	uint64_t id;     /* ring of a publisher, slot of a subscriber */
@@ -268,7 +295,7 @@ typedef int leat_peer_fn(const struct leat_peer *peer, void *arg);
 
 /*
  * Facts about the channel @name, and @fn (may be NULL) for each of its publishers and subscribers.
- * -ENOENT no such channel, -ECONNRESET, -ETIMEDOUT.
+ * -ENOENT no such channel, -EACCES, -ECONNRESET, -ETIMEDOUT.
  */
 LEAT_API int leat_stat(struct leat *l, const char *name, struct leat_stat *ret, leat_peer_fn *fn,
 		       void *arg);
@@ -276,7 +303,7 @@ LEAT_API int leat_stat(struct leat *l, const char *name, struct leat_stat *ret, 
 /*
  * Forget what the broker keeps of @name: messages of publishers that have ended (retained ones, too) and that nobody
  * is reading, and work queues' groups without workers. Who is there stays. -ENOENT there is no such channel, -EINVAL,
- * -ECONNRESET, -ETIMEDOUT.
+ * -EACCES, -ECONNRESET, -ETIMEDOUT.
  */
 LEAT_API int leat_remove(struct leat *l, const char *name);
 

@@ -40,7 +40,7 @@ struct leat_queue_stat {
 
 /*
  * Become a worker of @group (letters, digits, '.', '_', '-'; at most 31) on channel @name; the caller owns @ret.
- * @opts may be NULL. -EINVAL, -EUSERS the channel is full, -ENOMEM, -ECONNRESET, -ETIMEDOUT.
+ * @opts may be NULL. -EINVAL, -EUSERS the channel is full, -EACCES, -EDQUOT, -ENOMEM, -ECONNRESET, -ETIMEDOUT.
  */
 LEAT_API int leat_queue_open(struct leat *l, const char *name, const char *group,
 			     const struct leat_queue_opts *opts, struct leat_queue **ret);

@@ -47,7 +47,7 @@ struct leat_serve_stat {
 
 /*
  * Serve @name; the caller owns @ret. Several may: a client keeps to the one that answered it first.
- * @opts may be NULL. -EINVAL, -EUSERS the channel is full, -ENOMEM, -ECONNRESET, -ETIMEDOUT.
+ * @opts may be NULL. -EINVAL, -EUSERS the channel is full, -EACCES, -EDQUOT, -ENOMEM, -ECONNRESET, -ETIMEDOUT.
  */
 LEAT_API int leat_serve(struct leat *l, const char *name, const struct leat_serve_opts *opts, struct leat_server **ret);
 
@@ -99,7 +99,7 @@ struct leat_answer {
 
 /*
  * Become a client of @name, whether it is served already or not; the caller owns @ret. @opts may be NULL.
- * -EINVAL, -EUSERS too many clients, -ENOMEM, -ECONNRESET, -ETIMEDOUT.
+ * -EINVAL, -EUSERS too many clients, -EACCES, -EDQUOT, -ENOMEM, -ECONNRESET, -ETIMEDOUT.
  */
 LEAT_API int leat_client_open(struct leat *l, const char *name, const struct leat_client_opts *opts,
 			      struct leat_client **ret);

@@ -30,7 +30,7 @@ typedef int leat_found_fn(const struct leat_found *found, void *arg);
 /*
  * Let others find @region under @name ("a/b/c", beside channels) until unshared; the caller owns @ret, and may close
  * @region. @flags: LEAT_RDONLY, they cannot write it. -EINVAL, -EEXIST another shares that name, -ENOTSUP a region
- * without a descriptor, -EACCES, -ENOMEM, -EMFILE, -ECONNRESET, -ETIMEDOUT.
+ * without a descriptor, -EACCES, -EDQUOT, -ENOMEM, -EMFILE, -ECONNRESET, -ETIMEDOUT.
  */
 LEAT_API int leat_region_share(struct leat *l, const char *name, struct leat_region *region, unsigned flags,
 			       struct leat_share **ret);

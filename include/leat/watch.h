@@ -29,7 +29,7 @@ struct leat_event {
 
 /*
  * Watch all names that begin with @prefix (NULL: all names); the caller owns @ret.
- * -EINVAL the prefix is too long, -ENOMEM, -EMFILE, -ECONNRESET, -ETIMEDOUT.
+ * -EINVAL the prefix is too long, -EDQUOT, -ENOMEM, -EMFILE, -ECONNRESET, -ETIMEDOUT.
  */
 LEAT_API int leat_watch(struct leat *l, const char *prefix, struct leat_watch **ret);
 

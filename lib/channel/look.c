@@ -138,6 +138,70 @@ int leat_who(struct leat *l, leat_who_fn *fn, void *arg)
 	return stop ? stop : e;
 }
 
+/* A page of users after *after (-1: from the first); 1 there is more. */
+static int quota_page(struct leat *l, int64_t *after, leat_quota_fn *fn, void *arg, int *stop)
+{
+	const unsigned char *at = NULL;
+	struct leat__packet pkt;
+	struct leat__out out;
+	struct leat__in in;
+	uint32_t more;
+	size_t size;
+	int e;
+
+	leat__wire_begin(&out, LEAT__QUOTA, 0, 0);
+	if (*after >= 0)
+		leat__wire_u32(&out, LEAT__T_UID, (uint32_t)*after);
+	e = leat__request(l, &out, -1, &pkt, &in);
+	if (e < 0)
+		return e;
+	leat__packet_close(&pkt);
+	while ((at = leat__wire_next(&in, LEAT__T_QUOTA, at, &size))) {
+		struct leat__wire_quota w;
+		struct leat_quota q;
+
+		if (size != sizeof(w))
+			return leat__say(-EPROTO, "the broker's list of users is malformed");
+		memcpy(&w, at, sizeof(w));
+#define AMOUNT(what) {w.used[what], w.limit[what]}
+		q = (struct leat_quota){sizeof(q), w.uid, w.clients, AMOUNT(LEAT__Q_MEMORY), AMOUNT(LEAT__Q_CHANNELS),
+					AMOUNT(LEAT__Q_PUBLISHERS), AMOUNT(LEAT__Q_SUBSCRIBERS), AMOUNT(LEAT__Q_CLIENTS),
+					AMOUNT(LEAT__Q_DESCRIPTORS), AMOUNT(LEAT__Q_WATCHES)};
+#undef AMOUNT
+		*after = w.uid;
+		*stop = fn(&q, arg);
+		if (*stop)
+			return 0;
+	}
+	return leat__wire_get(&in, LEAT__T_MORE, &more, sizeof(more)) == 0;
+}
+
+int leat_quota(struct leat *l, leat_quota_fn *fn, void *arg)
+{
+	int64_t after = -1;
+	int e, stop = 0;
+
+	do
+		e = quota_page(l, &after, fn, arg, &stop);
+	while (e > 0);
+	return stop ? stop : e;
+}
+
+int leat_kick(struct leat *l, uint64_t client)
+{
+	struct leat__packet pkt;
+	struct leat__out out;
+	struct leat__in in;
+	int e;
+
+	leat__wire_begin(&out, LEAT__KICK, 0, 0);
+	leat__wire_u64(&out, LEAT__T_CLIENT, client);
+	e = leat__request(l, &out, -1, &pkt, &in);
+	if (e == 0)
+		leat__packet_close(&pkt);
+	return e;
+}
+
 /* ---- one channel ---- */
 
 struct seen_ring {

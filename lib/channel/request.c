@@ -129,11 +129,32 @@ static int heard(struct leat *l, const struct leat__in *in)
 	return 1;
 }
 
+/* An answer that says no. */
+static int refused(struct leat *l, struct leat__packet *p, const struct leat__in *in)
+{
+	uint32_t code = 0;
+	char text[512];
+
+	leat__packet_close(p);
+	if (leat__wire_get(in, LEAT__T_CODE, &code, sizeof(code)) < 0 || !code || code > 4095)
+		code = EPROTO;
+	if (leat__wire_get_text(in, LEAT__T_WHY, text, sizeof(text)) < 0)
+		snprintf(text, sizeof(text), "%s", strerror((int)code));
+	return leat__fail(-(int)code, "%s (domain %s)", text, l->path);
+}
+
 /* A packet that nobody waits for just now: kept for whom it is, or thrown away if he gave up. */
 static int put_aside(struct leat *l, struct leat__packet *p, const struct leat__in *in)
 {
 	struct leat__errand *r = l->errands;
 
+	/* It does not even take our greeting. */
+	if (in->head.type == LEAT__ERROR && !in->head.serial) {
+		int e = refused(l, p, in);
+
+		leat__disconnect(l);
+		return e;
+	}
 	while (r && r->serial != in->head.serial)
 		r = r->next;
 	if (r && !r->answer)
@@ -211,8 +232,6 @@ static int send_before(struct leat *l, const struct leat__out *o, int fd, uint64
 static int exchange(struct leat *l, struct leat__errand *r, struct leat__out *o, int fd, struct leat__packet *p,
 		    struct leat__in *in, uint64_t deadline)
 {
-	uint32_t code = 0;
-	char text[512];
 	int e = 0;
 
 	p->n_fds = 0;
@@ -239,12 +258,7 @@ static int exchange(struct leat *l, struct leat__errand *r, struct leat__out *o,
 	end(l, r);
 	if (e < 0 || in->head.type != LEAT__ERROR)
 		return e;
-	leat__packet_close(p);
-	if (leat__wire_get(in, LEAT__T_CODE, &code, sizeof(code)) < 0 || !code || code > 4095)
-		code = EPROTO;
-	if (leat__wire_get_text(in, LEAT__T_WHY, text, sizeof(text)) < 0)
-		snprintf(text, sizeof(text), "%s", strerror((int)code));
-	return leat__fail(-(int)code, "%s (domain %s)", text, l->path);
+	return refused(l, p, in);
 }
 
 static void program_name(char *ret, size_t size)

@@ -38,6 +38,8 @@ enum leat__type {
 	LEAT__WATCH = 15,    /* the channels whose names begin so */
 	LEAT__CHANGES = 16,  /* of a watch: what is new; answered when something is */
 	LEAT__WHO = 17,      /* the clients after one */
+	LEAT__QUOTA = 18,    /* how much the users after one have, and may */
+	LEAT__KICK = 19,     /* a client: what it has ends, and it is not let in again */
 	/* answers of the broker */
 	LEAT__OK = 128,
 	LEAT__ERROR = 129,
@@ -82,7 +84,9 @@ enum leat__tag {
 	LEAT__T_CHANGE = 33,     /* struct leat__wire_change, then its name; repeated */
 	LEAT__T_AFTER = 34,      /* u64: list the rings after this one; in answers with MORE, the last one listed */
 	LEAT__T_WHO = 35,        /* struct leat__wire_who, repeated */
-	LEAT__T_LAST = LEAT__T_WHO,
+	LEAT__T_QUOTA = 36,      /* struct leat__wire_quota, repeated */
+	LEAT__T_UID = 37,        /* u32 */
+	LEAT__T_LAST = LEAT__T_UID,
 };
 #define LEAT__NO_ENTRY UINT32_C(0xffffffff)
 
@@ -138,6 +142,23 @@ struct leat__wire_who {
 	int32_t pid;
 	uint32_t uid, publishers, subscribers, shares, watches;
 	char program[16];
+};
+
+enum leat__quota {
+	LEAT__Q_MEMORY, /* bytes */
+	LEAT__Q_CHANNELS,
+	LEAT__Q_PUBLISHERS, /* those whose rings are kept included */
+	LEAT__Q_SUBSCRIBERS,
+	LEAT__Q_CLIENTS,
+	LEAT__Q_DESCRIPTORS,
+	LEAT__Q_WATCHES,
+	LEAT__QUOTAS,
+	LEAT__QUOTA_ROOM = 12,
+};
+
+struct leat__wire_quota {
+	uint32_t uid, clients;
+	uint64_t used[LEAT__QUOTA_ROOM], limit[LEAT__QUOTA_ROOM]; /* all ones: any */
 };
 
 struct leat__wire_head {
