@@ -150,7 +150,7 @@ int do_who(struct session *s, struct leat__in *in, struct leat__packet *p, struc
 		struct leat__wire_who w;
 
 		for (const struct session *c = s->b->sessions; c; c = c->next)
-			if (c->greeted && (c->owner.uid == s->owner.uid || session_rules(s)) && c->owner.client > after && (!next || c->owner.client < next->owner.client))
+			if (c->greeted && !c->kicked && (c->owner.uid == s->owner.uid || session_rules(s)) && c->owner.client > after && (!next || c->owner.client < next->owner.client))
 				next = c;
 		if (!next)
 			return 0;

@@ -94,6 +94,7 @@ struct reply {
 /* What @in asks, with the packet @p it came in; fills in @r. -errno (with the reason): the answer is that;
  * 1: there is no such request. */
 int session_request(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r);
+/* objects.c: one more of @s, which the request makes. NULL with the reason. */
 struct object *object_new(struct session *s, const struct leat__in *in, enum kind kind, struct channel *ch);
 /* What this very request has made already, for a worker that was killed before it could answer; NULL. */
 struct object *object_made(const struct session *s, const struct leat__in *in, enum kind kind);
