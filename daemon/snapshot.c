@@ -446,6 +446,8 @@ int snapshot_load(struct broker *b, const unsigned char *log, size_t size, int *
 			e = l.found || list[i]->type == REC_BROKER ? loaders[list[i]->type](&l, list[i]) : bad("no broker");
 	if (e >= 0)
 		e = settle(&l);
+	if (e >= 0)
+		keep_broker(b); /* numbers were skipped: not those again */
 	free(list);
 	free(l.channels);
 	return e < 0 ? e : 0;

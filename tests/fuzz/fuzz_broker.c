@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The broker's requests without sockets: clients come, ask for anything, and go, in any order, and what the broker thinks
- * there is agrees with a simple account of it.
+ * there is agrees with a simple account of it. Now and then the worker is another, which knows what the log says.
  */
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -9,12 +9,13 @@
 #include "base/base.h"
 #include "fuzz.h"
 #include "mem/region.h"
-#include "session.h"
+#include "snapshot.h"
 
 enum { CLIENTS = 3, RINGS = 6, OBJECTS = 64 };
 
 static struct broker b;
-static struct session *clients[CLIENTS];
+static struct session *clients[CLIENTS], *reborn[CLIENTS];
+static struct store store;
 static int ring_fds[RINGS], odd_fds[4];
 static struct leat__geometry g;
 static uint64_t objects[OBJECTS]; /* ids that were given out lately */
@@ -30,10 +31,11 @@ void broker_log(const struct broker *br, const char *fmt, ...)
 
 struct session *session_find(const struct broker *br, uint64_t client)
 {
-	(void)br;
+	struct session **all = br == &b ? clients : reborn;
+
 	for (int i = 0; i < CLIENTS; i++)
-		if (clients[i] && clients[i]->owner.client == client)
-			return clients[i];
+		if (all[i] && all[i]->owner.client == client)
+			return all[i];
 	return NULL;
 }
 
@@ -41,6 +43,12 @@ static void gone(int i)
 {
 	while (clients[i]->objects)
 		object_end(clients[i], clients[i]->objects);
+	store_del(&store, REC_SESSION, clients[i]->owner.client, 0);
+	store_drop(&store, clients[i]->pid_key);
+	quota_give(b.reg.quotas, &clients[i]->owner, LEAT__Q_CLIENTS, 0, 2);
+	quota_go(b.reg.quotas, &clients[i]->owner);
+	broker_commit(&b);
+	close(clients[i]->pidfd);
 	free(clients[i]);
 	clients[i] = NULL;
 }
@@ -50,6 +58,25 @@ void session_end(struct session *s)
 	for (int i = 0; i < CLIENTS; i++)
 		if (clients[i] == s)
 			gone(i);
+}
+
+void session_kick(struct session *s)
+{
+	while (s->objects)
+		object_end(s, s->objects);
+}
+
+int session_adopt(const struct session *facts)
+{
+	for (int i = 0; i < CLIENTS; i++)
+		if (clients[i] && clients[i]->owner.client == facts->owner.client) {
+			must(!reborn[i]);
+			reborn[i] = malloc(sizeof(*facts));
+			*reborn[i] = *facts;
+			return quota_come(facts->b->reg.quotas, &facts->owner);
+		}
+	must(0);
+	return 0;
 }
 
 int session_answer(struct session *s, const struct leat__out *out)
@@ -99,6 +126,99 @@ static void agree(void)
 	must(!known && !shares && b.reg.watches == watches && (uint32_t)n == b.reg.n_channels);
 }
 
+/* ---- another worker ---- */
+
+static int is_same(const struct object *x, const struct object *y)
+{
+	for (; x && y; x = x->next, y = y->next)
+		if (x->id != y->id || x->kind != y->kind || x->since != y->since || x->waits != y->waits ||
+		    x->made_by != y->made_by || (x->kind == SUBSCRIBER && x->slot != y->slot) ||
+		    (x->ring && x->ring->id != y->ring->id) || (x->channel && strcmp(x->channel->name, y->channel->name) != 0))
+			return 0;
+	return !x && !y;
+}
+
+static void place(int *fds, uint32_t key, int fd)
+{
+	must(fds[key] < 0);
+	fds[key] = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
+static void another_worker(void)
+{
+	uint32_t n = (uint32_t)store.taken.n;
+	struct broker next = {.lives = b.lives};
+	size_t size = (size_t)store.head->end;
+	unsigned char *log = malloc(size);
+	int *fds = malloc((n + 1) * sizeof(*fds));
+	struct leat__wire_quota mine, theirs;
+	struct channel *const *all;
+	int channels;
+
+	broker_commit(&b);
+	must(!store_waits(&store));
+	size = (size_t)store.head->end;
+	log = realloc(log, size);
+	must(pread(store.log, log, size, 0) == (ssize_t)size);
+	for (uint32_t i = 0; i < n; i++)
+		fds[i] = -1;
+	channels = registry_sorted(&b.reg, &all);
+	for (int i = 0; i < channels; i++) {
+		place(fds, all[i]->key, leat_region_fd(all[i]->control));
+		for (struct ring *r = all[i]->rings; r; r = r->next)
+			place(fds, r->key, r->fd);
+	}
+	for (struct share *s = b.reg.shares; s; s = s->next)
+		place(fds, s->key, s->fd);
+	for (int i = 0; i < CLIENTS; i++)
+		if (clients[i])
+			place(fds, clients[i]->pid_key, clients[i]->pidfd);
+	next.reg.linger_ns = b.reg.linger_ns;
+	next.reg.quotas = quotas_new();
+	next.reg.store = &store;
+	if (snapshot_load(&next, log, size, fds, n) < 0) {
+		fprintf(stderr, "%s\n", leat_why());
+		abort();
+	}
+	for (uint32_t i = 0; i < n; i++)
+		must(fds[i] < 0);
+	broker_commit(&next);
+	free(fds);
+	free(log);
+	must(next.reg.n_channels == b.reg.n_channels && next.reg.n_ended == b.reg.n_ended && next.reg.watches == b.reg.watches);
+	must(next.instance == b.instance && next.next_client == b.next_client && next.reg.next_ring > b.reg.next_ring);
+	for (uint64_t uid = 0; quota_next(b.reg.quotas, uid, &mine) == 0; uid = (uint64_t)mine.uid + 1)
+		must(quota_next(next.reg.quotas, uid, &theirs) == 0 && !memcmp(&mine, &theirs, sizeof(mine)));
+	for (int i = 0; i < CLIENTS; i++) {
+		must(!clients[i] == !reborn[i]);
+		if (!clients[i])
+			continue;
+		must(is_same(clients[i]->objects, reborn[i]->objects) && clients[i]->done == reborn[i]->done);
+		while (clients[i]->objects) {
+			struct object *o = clients[i]->objects;
+
+			clients[i]->objects = o->next;
+			free(o->prefix);
+			free(o);
+		}
+		close(clients[i]->pidfd);
+		free(clients[i]);
+		clients[i] = reborn[i];
+		clients[i]->b = &b;
+		reborn[i] = NULL;
+	}
+	b.reg.store = NULL;
+	while (b.reg.shares)
+		share_end(&b.reg, b.reg.shares);
+	if (b.reg.watches) {
+		b.reg.watches = 1;
+		changes_watch(&b.reg, -1);
+	}
+	registry_free(&b.reg);
+	quotas_free(b.reg.quotas);
+	b = next;
+}
+
 /* ---- asking ---- */
 
 static void ask(int i, struct leat__out *out, int fd)
@@ -121,6 +241,11 @@ static void ask(int i, struct leat__out *out, int fd)
 	if (e == 0) {
 		leat__wire_begin(&r.out, LEAT__OK, in.head.serial, in.head.object);
 		e = session_request(s, &in, &p, &r);
+		if (store_waits(&store)) {
+			s->done = in.head.serial;
+			keep_session(s);
+		}
+		broker_commit(&b);
 		if (e == 0) {
 			struct leat__in answer;
 
@@ -146,7 +271,8 @@ static void request(struct input *in, int i)
 {
 	static const uint8_t types[] = {LEAT__PUB_OPEN, LEAT__SUB_OPEN, LEAT__RINGS, LEAT__RING, LEAT__CLOSE, LEAT__LIST,
 					LEAT__LOOK, LEAT__PEERS, LEAT__REMOVE, LEAT__SHARE, LEAT__FIND, LEAT__SHARES,
-					LEAT__WATCH, LEAT__CHANGES, LEAT__WHO, LEAT__PING, LEAT__HELLO, 77};
+					LEAT__WATCH, LEAT__CHANGES, LEAT__WHO, LEAT__PING, LEAT__HELLO, 77, LEAT__QUOTA,
+					LEAT__KICK};
 	uint8_t type = types[next8(in) % sizeof(types)], how = next8(in);
 	struct leat__wire_share share = {.size = 4096, .writable = how & 1};
 	struct leat__out out;
@@ -175,6 +301,8 @@ static void request(struct input *in, int i)
 		leat__wire_bytes(&out, LEAT__T_SHARE, &share, sizeof(share));
 		fd = how & 128 ? odd_fds[next8(in) % 4] : ring_fds[next8(in) % RINGS];
 	}
+	if (type == LEAT__KICK)
+		leat__wire_u64(&out, LEAT__T_CLIENT, b.next_client - next8(in) % 4);
 	if (type == LEAT__HELLO) {
 		leat__wire_u32(&out, LEAT__T_VERSION_MIN, next8(in) % 3);
 		leat__wire_u32(&out, LEAT__T_VERSION_MAX, next8(in) % 3);
@@ -197,6 +325,13 @@ static void come(int i)
 	clients[i]->owner.client = ++b.next_client;
 	clients[i]->owner.uid = geteuid();
 	clients[i]->owner.pid = getpid();
+	clients[i]->pidfd = fcntl(odd_fds[0], F_DUPFD_CLOEXEC, 3);
+	clients[i]->sock_key = clients[i]->pid_key = STORE_NONE;
+	must(store_keep(&store, clients[i]->pidfd, &clients[i]->pid_key) == 0);
+	must(quota_come(b.reg.quotas, &clients[i]->owner) == 0);
+	quota_had(b.reg.quotas, &clients[i]->owner, LEAT__Q_CLIENTS, 0, 2);
+	keep_session(clients[i]);
+	broker_commit(&b);
 	leat__wire_begin(&out, LEAT__HELLO, 1, 0);
 	leat__wire_u32(&out, LEAT__T_VERSION_MIN, LEAT__WIRE_MIN);
 	leat__wire_u32(&out, LEAT__T_VERSION_MAX, LEAT__WIRE_MAX);
@@ -245,11 +380,17 @@ static void setup(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = {data, data + size};
+	struct leat__wire_quota left;
+	uint32_t none;
+	int *nothing;
 
 	if (!odd_fds[0])
 		setup();
 	b = (struct broker){.lives = memfd_create("lives", MFD_CLOEXEC), .instance = 7};
 	b.reg.linger_ns = 1000;
+	must(store_open(&store, -1, &nothing, &none) == 0);
+	b.reg.store = &store;
+	b.reg.quotas = quotas_new();
 	memset(objects, 0, sizeof(objects));
 	n_objects = 0;
 	for (int steps = 0; in.at < in.end && steps < 60; steps++) {
@@ -262,9 +403,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		case 0: gone(i); break;
 		case 1: registry_expire(&b.reg, op & 128 ? UINT64_MAX : leat__now()); break;
 		case 2: scribble(&in); break;
+		case 3: another_worker(); break;
 		default: request(&in, i); break;
 		}
 		watchers_tell(&b);
+		broker_commit(&b);
 		agree();
 	}
 	for (int i = 0; i < CLIENTS; i++)
@@ -272,7 +415,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			gone(i);
 	agree();
 	registry_free(&b.reg);
-	must(!b.reg.n_channels && !b.reg.changes && !b.reg.shares);
+	must(!b.reg.n_channels && !b.reg.changes && !b.reg.shares && quota_next(b.reg.quotas, 0, &left) < 0);
+	quotas_free(b.reg.quotas);
+	store_close(&store);
+	free(nothing);
 	close(b.lives);
 	return 0;
 }
