@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -62,8 +63,11 @@ static int resume(struct session *s, uint64_t client, uint64_t instance)
 	struct session *old = session_find(s->b, client);
 	const struct owner mine = s->owner;
 
-	if (!client || instance != s->b->instance || !old || old == s || old->owner.pid != s->owner.pid ||
+	if (!client || instance != s->b->instance || !old || old == s || old->kicked || old->owner.pid != s->owner.pid ||
 	    old->owner.uid != s->owner.uid)
+		return 0;
+	/* Numbers of processes are used again: this one is dead, and we have not been told yet. */
+	if (old->pidfd >= 0 && poll(&(struct pollfd){old->pidfd, POLLIN, 0}, 1, 0) != 0)
 		return 0;
 	s->owner = old->owner;
 	old->owner = mine; /* and goes with it */

@@ -318,16 +318,17 @@ static void on_socket(uv_poll_t *h, int status, int events)
 		return;
 	}
 	for (int i = 0; i < 16; i++) { /* the others want their turn too */
-		if (has_to_wait(s)) {
-			park(s);
-			return;
-		}
 		/* It stays in the socket until it is answered: another worker may have to do it. */
 		e = leat__sock_peek(s->sock, &p);
 		if (e == -EAGAIN)
 			return;
 		if (e == -ECONNRESET) /* it left answers unread; what it said is still there */
 			continue;
+		if (e > 0 && has_to_wait(s)) { /* and so does the packet */
+			leat__packet_close(&p);
+			park(s);
+			return;
+		}
 		if (e > 0) {
 			use_up(s);
 			e = handle(s, &p);
