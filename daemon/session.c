@@ -193,6 +193,7 @@ static int handle(struct session *s, struct leat__packet *p)
 	if (!s->greeted && in.head.type != LEAT__HELLO)
 		return leat__say(-EPROTO, "the first packet is not HELLO");
 	leat__wire_begin(&r.out, LEAT__OK, in.head.serial, in.head.object);
+	r.out.head.version = in.head.version; /* as one is spoken to */
 	begin_request(s, &in);
 	e = session_request(s, &in, p, &r);
 	if (e > 0)

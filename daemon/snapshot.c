@@ -80,6 +80,9 @@ static void keep_broker(const struct broker *b)
 	struct rec_broker r = {b->instance, b->next_client, b->reg.next_ring, b->reg.change};
 
 	store_put(b->reg.store, REC_BROKER, 0, 0, &r, sizeof(r), NULL, 0);
+#ifdef LEAT__NEXT
+	store_put(b->reg.store, REC_OBJECT + 100, 1, 1, &r, sizeof(r), NULL, 0); /* and there are others */
+#endif
 }
 
 static void keep_all(void *arg)

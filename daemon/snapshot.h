@@ -43,6 +43,9 @@ struct rec_ring {
 	struct owner owner;
 	uint64_t origin, ended_at;
 	uint32_t key, channel, entry, state, groups_done, pad;
+#ifdef LEAT__NEXT
+	uint64_t more; /* records grow */
+#endif
 };
 
 struct rec_share {

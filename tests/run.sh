@@ -120,6 +120,30 @@ P
   kill $broker
   wait $broker 2>/dev/null
   rm -rf "$dir"
+  # Programs and brokers of versions that are neighbours, both ways; a broker that becomes the other and back.
+  other gcc next
+  other next gcc
+}
+
+# other PROGRAMS BROKER: the suites of one build with the broker of another.
+other() {
+  for t in channel share watch queue worker; do
+    only=
+    [ $t = worker ] && only=CK_RUN_CASE=version
+    # shellcheck disable=SC2086
+    env $only LEAT_LEATD=$here/build/$2/daemon/leatd LEAT_OTHER_WORKER=$here/build/$1/daemon/leatd-worker LEAT_BUILD=$here/build/$1 \
+      LEAT_SRC=$here LEAT_CMD=$here/build/$1/clients/leat CK_TAP_LOG_FILE_NAME=- \
+      "build/$1/tests/check_$t" > "$log.tap" 2>> "$log.err"
+    code=$?
+    grep -a '^not ok' "$log.tap"
+    echo "check_$t of $1 with the broker of $2: $code"
+    python3 - "$log.tap" "$t: $1 with the broker of $2" $code >> "$log" <<'P'
+import json, sys
+text = open(sys.argv[1], errors="replace").read()
+print(json.dumps({"name": sys.argv[2], "result": "OK" if sys.argv[3] == "0" else "ERROR", "stdout": text}))
+P
+  done
+  rm -f "$log.tap" "$log.err"
 }
 
 fuzz() {
@@ -181,7 +205,8 @@ for s in $want; do
         run arm64 --suite unit || failed_builds=$((failed_builds + 1)) ;;
     fuzz) fuzz ;;
     interop)
-      build gcc --buildtype=debugoptimized && cross i386 i686-linux-gnu x86 "" i386-linux-gnu && interop ||
+      build gcc --buildtype=debugoptimized && build next --buildtype=debugoptimized -Dnext=true &&
+        cross i386 i686-linux-gnu x86 "" i386-linux-gnu && interop ||
         failed_builds=$((failed_builds + 1)) ;;
   esac
 done

@@ -240,6 +240,8 @@ static int exchange(struct leat *l, struct leat__errand *r, struct leat__out *o,
 		if (e < 0)
 			return e;
 		o->head.serial = ++l->serial;
+		if (o->head.type != LEAT__HELLO)
+			o->head.version = l->version;
 		e = send_before(l, o, fd, deadline);
 		if (e < 0 || (o->head.flags & LEAT__WIRE_QUIET))
 			return e;
@@ -319,6 +321,7 @@ static int hello(struct leat *l, uint64_t deadline)
 	struct leat__packet p;
 	struct leat__out o;
 	struct leat__in in;
+	uint32_t version;
 	char program[16];
 	int e;
 
@@ -334,7 +337,13 @@ static int hello(struct leat *l, uint64_t deadline)
 	e = exchange(l, &l->hello, &o, -1, &p, &in, deadline);
 	if (e < 0)
 		return e;
-	e = tie_up(l, &p, &in);
+	e = leat__wire_get(&in, LEAT__T_VERSION_MAX, &version, sizeof(version));
+	if (e == 0 && (version < LEAT__WIRE_MIN || version > LEAT__WIRE_MAX))
+		e = leat__fail(-EPROTO, "the broker of %s chose wire version %u, which we do not speak", l->path, version);
+	if (e == 0) {
+		l->version = (uint8_t)version;
+		e = tie_up(l, &p, &in);
+	}
 	leat__packet_close(&p);
 	return e;
 }

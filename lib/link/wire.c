@@ -32,13 +32,16 @@ void leat__wire_begin(struct leat__out *o, enum leat__type type, uint64_t serial
 {
 	memset(&o->head, 0, sizeof(o->head));
 	o->head.magic = LEAT__WIRE_MAGIC;
-	o->head.version = LEAT__WIRE_MAX;
+	o->head.version = LEAT__WIRE_MIN;
 	o->head.size = sizeof(o->head);
 	o->head.type = (uint16_t)type;
 	o->head.serial = serial;
 	o->head.object = object;
 	o->size = sizeof(o->head);
 	o->full = 0;
+#ifdef LEAT__NEXT
+	leat__wire_u32(o, LEAT__T_LAST + 100, 7); /* what today's do not know they leave alone */
+#endif
 }
 
 int leat__wire_fits(const struct leat__out *o, size_t size)

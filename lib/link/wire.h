@@ -14,7 +14,11 @@ enum {
 	LEAT__FDS_MAX = 4,
 	LEAT__NAME_MAX = 200,
 	LEAT__WIRE_MIN = 1, /* protocol versions this code speaks */
+#ifndef LEAT__NEXT
 	LEAT__WIRE_MAX = 1,
+#else /* built as the version after this one might be: to see that the two go together */
+	LEAT__WIRE_MAX = 2,
+#endif
 };
 #define LEAT__WIRE_QUIET 1 /* leat__wire_head.flags: no answer is wanted */
 #define LEAT__WIRE_MAGIC UINT32_C(0x5441454c) /* "LEAT" */
@@ -184,6 +188,7 @@ struct leat__out {
 	};
 };
 
+/* In the lowest version that we speak: head.version is the sender's to raise to what was agreed on. */
 void leat__wire_begin(struct leat__out *o, enum leat__type type, uint64_t serial, uint64_t object);
 void leat__wire_bytes(struct leat__out *o, unsigned tag, const void *data, size_t size);
 void leat__wire_u32(struct leat__out *o, unsigned tag, uint32_t v);

@@ -860,6 +860,74 @@ START_TEST(signals_go_to_the_right_one)
 }
 END_TEST
 
+static void copy(const char *from, const char *to)
+{
+	char cmd[900];
+
+	snprintf(cmd, sizeof(cmd), "cp '%s' '%s.new' && mv '%s.new' '%s'", from, to, to, to);
+	ck_assert_int_eq(system(cmd), 0);
+}
+
+/* A new version is installed, and put to work; and the old one again. LEAT_OTHER_WORKER: one of another version. */
+START_TEST(another_version_goes_on)
+{
+	const char *leatd = getenv("LEAT_LEATD"), *other = getenv("LEAT_OTHER_WORKER");
+	char here[300], worker[320], first[300];
+	struct leat_region_opts ro = {.struct_size = sizeof(ro), .kind = LEAT_MEMFD, .size = 4096};
+	struct leat_event ev = {.struct_size = sizeof(ev)};
+	struct leat_pub *p, *q;
+	struct leat_sub *s;
+	struct leat_queue *w;
+	struct leat_watch *watch;
+	struct leat_region *r, *found;
+	struct leat_share *sh;
+	struct leat *l;
+	char buf[8];
+
+	snprintf(first, sizeof(first), "%s-worker", leatd);
+	snprintf(here, sizeof(here), "%s", tmp_path("leatd"));
+	snprintf(worker, sizeof(worker), "%s-worker", here);
+	copy(leatd, here);
+	copy(first, worker);
+	setenv("LEAT_LEATD", here, 1);
+	l = broker_open();
+	ok(leat_pub_open(l, "a", NULL, &p));
+	ok(leat_sub_open(l, "a", NULL, &s));
+	ok(leat_queue_open(l, "jobs", "g", NULL, &w));
+	ok(leat_watch(l, NULL, &watch));
+	ok(leat_region_create(&ro, &r));
+	ok(leat_region_share(l, "r", r, 0, &sh));
+	for (int i = 0; i < 4; i++) {
+		pid_t was = worker_pid();
+
+		copy(i % 2 || !other ? first : other, worker);
+		kill(broker_pid(), SIGUSR1);
+		eventually(worker_pid() > 0 && worker_pid() != was);
+		ck_assert_uint_eq(publishers(l, "a"), 1);
+		ok(leat_send(p, "x", 1, SEC));
+		ok(leat_recv(s, buf, sizeof(buf), NULL, SEC));
+		ok(leat_pub_open(l, "a", NULL, &q));
+		ok(leat_send(q, "y", 1, SEC));
+		ok(leat_recv(s, buf, sizeof(buf), NULL, SEC));
+		leat_pub_close(q);
+		ok(leat_region_find(l, "r", 0, NULL, &found));
+		leat_region_close(found);
+		ok(leat_pub_open(l, "new", NULL, &q));
+		do
+			ok(leat_watch_next(watch, &ev, 5 * SEC));
+		while (ev.kind != LEAT_CAME || strcmp(ev.name, "new") != 0);
+		leat_pub_close(q);
+		ok(leat_remove(l, "new"));
+		do
+			ok(leat_watch_next(watch, &ev, 5 * SEC));
+		while (ev.kind != LEAT_GONE || strcmp(ev.name, "new") != 0);
+	}
+	leat_region_unshare(sh);
+	leat_region_close(r);
+	leat_close(l);
+}
+END_TEST
+
 START_TEST(without_its_keeper_a_worker_ends)
 {
 	const char *path = broker_start(NULL);
@@ -891,5 +959,6 @@ int main(void)
 	test(tc, without_its_keeper_a_worker_ends);
 	test(tc, killed_under_load_nobody_notices);
 	tcase_add_loop_test(tc, killed_at_any_instruction_it_is_not_noticed, 0, OPS);
+	test(leak_checked(s, "version", 60), another_version_goes_on);
 	return run_suite(s);
 }
