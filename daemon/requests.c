@@ -109,7 +109,7 @@ static int do_hello(struct session *s, struct leat__in *in, struct leat__packet 
 	e = resume(s, get_u64(in, LEAT__T_CLIENT), get_u64(in, LEAT__T_INSTANCE)) ? 0 : give_life(s, r);
 	if (e < 0)
 		return e;
-	s->b->n_waiting -= (uint32_t)!s->greeted;
+	s->b->n_strange -= (uint32_t)!s->greeted;
 	s->greeted = 1;
 	keep_session(s);
 	quota_named(s->b->reg.quotas, &s->owner);

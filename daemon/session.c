@@ -21,7 +21,8 @@
 #define RESERVE 16 /* descriptors: what the next few clients and channels need */
 #define HELLO_NS UINT64_C(2000000000) /* who has not greeted us by then is no client */
 #define BURST_NS UINT64_C(500000000)  /* requests may come at once that are due in so long */
-#define LOOK_MS  5
+#define PARKED_MS  1
+#define STRANGE_MS 100
 
 void broker_log(const struct broker *b, const char *fmt, ...)
 {
@@ -56,7 +57,8 @@ static void drop_socket(struct session *s)
 	if (s->sock < 0)
 		return;
 	uv_close((uv_handle_t *)&s->sock_poll, handle_closed);
-	s->b->n_waiting -= (uint32_t)(s->parked || !s->greeted);
+	s->b->n_parked -= (uint32_t)s->parked;
+	s->b->n_strange -= (uint32_t)!s->greeted;
 	s->parked = 0;
 	s->greeted = 1;
 	close(s->sock);
@@ -252,8 +254,12 @@ static void on_look(uv_timer_t *t)
 
 static void look_again(struct broker *b)
 {
-	if (b->n_waiting && !uv_is_active((uv_handle_t *)&b->look_again))
-		uv_timer_start(&b->look_again, on_look, LOOK_MS, 0);
+	/* The usual one is by now reading what it was sent. */
+	uint64_t ms = b->n_parked ? PARKED_MS : STRANGE_MS;
+
+	if (b->n_parked + b->n_strange &&
+	    (!uv_is_active((uv_handle_t *)&b->look_again) || uv_timer_get_due_in(&b->look_again) > ms))
+		uv_timer_start(&b->look_again, on_look, ms, 0);
 }
 
 /* Has it asked for more than its share, or not taken descriptors that it was sent? They would count as the broker's. */
@@ -281,7 +287,7 @@ static void park(struct session *s)
 {
 	if (s->parked)
 		return;
-	s->b->n_waiting += (uint32_t)s->greeted;
+	s->b->n_parked++;
 	s->parked = 1;
 	uv_poll_stop(&s->sock_poll);
 	look_again(s->b);
@@ -292,11 +298,11 @@ void sessions_look(struct broker *b)
 	uint64_t now = leat__now();
 	struct session *next;
 
-	for (struct session *s = b->n_waiting ? b->sessions : NULL; s; s = next) {
+	for (struct session *s = b->n_parked + b->n_strange ? b->sessions : NULL; s; s = next) {
 		next = s->next;
 		if (s->parked) {
 			s->parked = 0;
-			b->n_waiting -= (uint32_t)s->greeted;
+			b->n_parked--;
 			uv_poll_start(&s->sock_poll, UV_READABLE | UV_DISCONNECT, on_socket);
 		}
 		if (!s->greeted && now - s->born > HELLO_NS) {
@@ -384,7 +390,7 @@ int session_adopt(const struct session *facts)
 	}
 	if (s->sock < 0)
 		s->greeted = 1;
-	b->n_waiting += (uint32_t)!s->greeted;
+	b->n_strange += (uint32_t)!s->greeted;
 	look_again(b);
 	s->sock_poll.data = s->pid_poll.data = s;
 	s->handles = (s->sock >= 0) + (s->pidfd >= 0);

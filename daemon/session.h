@@ -21,7 +21,7 @@ struct broker {
 	struct config *config; /* NULL: who is let in may do anything */
 	int verbose;
 	uint64_t told; /* the last change that watchers were told of */
-	uint32_t n_waiting; /* sessions that have not greeted us, or are parked */
+	uint32_t n_parked, n_strange; /* sessions that are parked; that have not greeted us */
 	uv_timer_t look_again; /* at those */
 	int tight; /* it runs out of descriptors: nothing is kept that need not be */
 	void (*changed)(struct broker *b); /* something came or went: timers may need to */
