@@ -310,6 +310,15 @@ P
   return $r
 }
 
+t doctor_says_what_is_wrong_and_what_to_do
+doctor_says_what_is_wrong_and_what_to_do() {
+  want 0 leat doctor > "$dir/out" && grep -q "^ok    broker  *$LEAT_BROKER answers" "$dir/out" && grep -q "^ok    memfd" "$dir/out" || { cat "$dir/out"; return 1; }
+  leat doctor --json | python3 -c 'import json, sys; a = json.load(sys.stdin); assert len(a) > 8 and all(x["verdict"] in ("ok", "note") for x in a), a' || return 1
+  # What is not as it should be is said.
+  (ulimit -n 64; ulimit -f 1024; want 0 leat doctor --domain "$dir/nobody") > "$dir/out" &&
+    grep -q "^note  descriptors .*at most 64" "$dir/out" && grep -q "^note  fsize" "$dir/out" && grep -q "^note  broker .*run leatd" "$dir/out"
+}
+
 t quota_and_kick
 quota_and_kick() {
   local x c p; x=$(name)

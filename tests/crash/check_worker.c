@@ -688,6 +688,98 @@ START_TEST(another_worker_serves_soon)
 }
 END_TEST
 
+/* ---- how large, how quick ---- */
+
+static long kib_of(pid_t pid)
+{
+	char path[64], text[128] = "";
+	long pages = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
+	leat__read_file(path, text, sizeof(text));
+	return sscanf(text, "%*d %ld", &pages) == 1 ? pages * 4 : 0;
+}
+
+START_TEST(an_idle_broker_is_small)
+{
+	struct leat *l = broker_open();
+	long keeper, worker;
+
+	ok(leat_ping(l, NULL));
+	leat_close(l);
+	keeper = kib_of(broker_pid());
+	worker = kib_of(worker_pid());
+	fprintf(stderr, "# resident: keeper %ld KiB, worker %ld KiB\n", keeper, worker);
+	ck_assert_int_gt(worker, 0);
+	ck_assert_int_le((keeper + worker) * 1024, 3000000);
+}
+END_TEST
+
+static int by_size(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Opening on a name that is new, so many times: sorted. */
+static void time_opens(struct leat *l, uint64_t *took, int n)
+{
+	for (int i = 0; i < n; i++) {
+		uint64_t begun = leat__now();
+		struct leat_pub *p;
+
+		ok(leat_pub_open(l, random_name(), OPTS(leat_pub_opts, .capacity = 4096), &p));
+		took[i] = leat__now() - begun;
+		leat_pub_close(p);
+	}
+	qsort(took, (size_t)n, sizeof(*took), by_size);
+}
+
+START_TEST(a_crowd_costs_what_it_is_and_opening_stays_quick)
+{
+	enum { OPENS = 500, MANY = 1000, EACH = 10 };
+	struct leat *l = (broker_start("--linger", "0", NULL), broker_open()), **clients = calloc(MANY, sizeof(*clients));
+	int n = full() ? MANY : 300;
+	uint64_t took[OPENS], quiet, slow = UINT64_MAX;
+	long before, half = 0, after, greeted;
+
+	time_opens(l, took, OPENS);
+	quiet = took[OPENS / 2];
+	before = kib_of(broker_pid()) + kib_of(worker_pid());
+	for (int i = 0; i < n; i++)
+		ok(leat_open(leat_domain(l), &clients[i]));
+	greeted = kib_of(broker_pid()) + kib_of(worker_pid());
+	for (int i = 0; i < n; i++) {
+		for (int k = 0; k < EACH; k++) {
+			struct leat_pub *p;
+			char name[64];
+
+			snprintf(name, sizeof(name), "crowd/%d/%d", i, k);
+			ok(leat_pub_open(clients[i], name, OPTS(leat_pub_opts, .capacity = 4096, .max_publishers = 1, .max_subscribers = 1), &p));
+		}
+		if (i == n / 2 - 1)
+			half = kib_of(broker_pid()) + kib_of(worker_pid());
+	}
+	after = kib_of(broker_pid()) + kib_of(worker_pid());
+	for (int round = 0; round < 3 && slow > 20 * quiet; round++) { /* the machine may have stood still */
+		time_opens(l, took, OPENS);
+		slow = took[OPENS * 99 / 100 - 1] < slow ? took[OPENS * 99 / 100 - 1] : slow;
+	}
+	fprintf(stderr, "# %d clients, %d channels: open p50 %.0f us, p99 %.0f us; without them p50 %.0f us: %.1f times\n", n, n * EACH,
+		(double)took[OPENS / 2] / 1e3, (double)slow / 1e3, (double)quiet / 1e3, (double)slow / (double)quiet);
+	fprintf(stderr, "# resident: %.2f KiB a client, %.2f KiB a channel (%.2f in the first half)\n", (double)(greeted - before) / n,
+		(double)(after - greeted) / (n * EACH), (double)(half - greeted) / (n * EACH / 2));
+	ck_assert_uint_le(slow, 20 * quiet);
+	/* Linear: the second half costs what the first did. */
+	ck_assert_int_le(after - half, 2 * (half - greeted) + 2048);
+	for (int i = 0; i < n; i++)
+		leat_close(clients[i]);
+	free(clients);
+	leat_close(l);
+}
+END_TEST
+
 /* ---- under load ---- */
 
 enum { PUBS = 4, SUBS = 3, CHURNS = 2, RATE = 50000 };
@@ -955,6 +1047,8 @@ int main(void)
 	tcase_add_loop_test(tc, a_log_of_nonsense_is_as_good_as_none, 0, 2);
 	test(tc, the_log_is_begun_anew_before_it_is_long);
 	test(tc, another_worker_serves_soon);
+	test(tc, an_idle_broker_is_small);
+	test(tc, a_crowd_costs_what_it_is_and_opening_stays_quick);
 	test(tc, signals_go_to_the_right_one);
 	test(tc, without_its_keeper_a_worker_ends);
 	test(tc, killed_under_load_nobody_notices);
