@@ -187,9 +187,9 @@ static int died(int64_t born)
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
 	soon = now_ms() - born < SOON_MS ? soon + 1 : 0;
-	fprintf(stderr, "leatd: worker %d was killed by signal %d: starting another\n", (int)worker, WTERMSIG(status));
+	fprintf(stderr, "leatd: worker-killed pid=%d signal=%d\n", (int)worker, WTERMSIG(status));
 	if (soon == FORGET_AFTER) {
-		fputs("leatd: it keeps dying: beginning anew, without what was there\n", stderr);
+		fputs("leatd: begin-anew why=\"workers keep dying\"\n", stderr);
 		for (uint32_t i = 0; i < n_kept; i++)
 			drop(i);
 	}

@@ -6,8 +6,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -16,6 +14,7 @@
 #include <unistd.h>
 #include "base/base.h"
 #include "link/sock.h"
+#include "log.h"
 #include "snapshot.h"
 
 #define RESERVE 16 /* descriptors: what the next few clients and channels need */
@@ -23,19 +22,6 @@
 #define BURST_NS UINT64_C(500000000)  /* requests may come at once that are due in so long */
 #define PARKED_MS  1
 #define STRANGE_MS 100
-
-void broker_log(const struct broker *b, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (!b->verbose)
-		return;
-	va_start(ap, fmt);
-	fputs("leatd: ", stderr);
-	vfprintf(stderr, fmt, ap);
-	fputc('\n', stderr);
-	va_end(ap);
-}
 
 /* ---- the end of a session ---- */
 
@@ -80,8 +66,8 @@ void session_end(struct session *s)
 {
 	struct broker *b = s->b;
 
-	broker_log(b, "client %llu (%s, pid %d) is gone", (unsigned long long)s->owner.client,
-		   s->owner.program, (int)s->owner.pid);
+	if (b->verbose)
+		log_client(LOG_IS_INFO, "client-gone", &s->owner, "");
 	while (s->objects)
 		object_end(s, s->objects);
 	*s->at = s->next;
@@ -117,8 +103,7 @@ void session_kick(struct session *s)
 	while (s->objects)
 		object_end(s, s->objects);
 	s->kicked = 1;
-	broker_log(s->b, "client %llu (%s, pid %d) is put out", (unsigned long long)s->owner.client, s->owner.program,
-		   (int)s->owner.pid);
+	log_client(LOG_IS_INFO, "client-kicked", &s->owner, "leat kick");
 	if (s->pidfd < 0) { /* nobody will say when it has gone */
 		session_end(s);
 		return;
@@ -306,7 +291,7 @@ void sessions_look(struct broker *b)
 			uv_poll_start(&s->sock_poll, UV_READABLE | UV_DISCONNECT, on_socket);
 		}
 		if (!s->greeted && now - s->born > HELLO_NS) {
-			broker_log(b, "pid %d, uid %u has not said HELLO", (int)s->owner.pid, (unsigned)s->owner.uid);
+			log_client(LOG_IS_WARNING, "client-cut", &s->owner, "it has not said who it is");
 			session_end(s);
 		}
 	}
@@ -349,9 +334,7 @@ static void on_socket(uv_poll_t *h, int status, int events)
 		}
 		if (e < 0) {
 			if (e != -EPIPE)
-				broker_log(s->b, "client %llu (%s, pid %d): %s",
-					   (unsigned long long)s->owner.client, s->owner.program,
-					   (int)s->owner.pid, leat_why());
+				log_client(LOG_IS_WARNING, "client-cut", &s->owner, leat_why());
 			session_cut(s);
 			return;
 		}
@@ -437,7 +420,7 @@ int session_start(struct broker *b, int sock)
 			e = session_adopt(&s);
 	}
 	if (e < 0) {
-		broker_log(b, "refused a client: %s", leat_why());
+		log_client(LOG_IS_WARNING, "client-refused", &s.owner, leat_why());
 		turn_away(sock, e);
 		store_drop(b->reg.store, s.sock_key);
 		if (s.pidfd >= 0)
@@ -449,8 +432,8 @@ int session_start(struct broker *b, int sock)
 	b->next_client++;
 	keep_session(b->sessions);
 	broker_commit(b);
-	broker_log(b, "client %llu: pid %d, uid %u", (unsigned long long)s.owner.client,
-		   (int)s.owner.pid, (unsigned)s.owner.uid);
+	if (b->verbose)
+		log_client(LOG_IS_INFO, "client-came", &s.owner, "");
 	return 0;
 }
 

@@ -46,8 +46,6 @@ void session_end(struct session *s);
 /* Say BYE to everybody and close. */
 void session_end_all(struct broker *b);
 
-__attribute__((format(printf, 2, 3))) void broker_log(const struct broker *b, const char *fmt, ...);
-
 struct object {
 	struct object *next;
 	uint64_t id;

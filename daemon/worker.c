@@ -21,6 +21,7 @@
 #include "keeper.h"
 #include "link/sock.h"
 #include "listen.h"
+#include "log.h"
 #include "snapshot.h"
 
 #define CONFIG "/etc/leat/leatd.conf"
@@ -128,7 +129,7 @@ static void on_connect(uv_poll_t *h, int status, int events)
 			if (errno == EINTR || errno == ECONNABORTED)
 				continue;
 			if (errno != EAGAIN)
-				broker_log(&d->b, "accept: %s", strerror(errno));
+				log_event(LOG_IS_WARNING, "accept-failed", "why=\"%s\"", strerror(errno));
 			break;
 		}
 		session_start(&d->b, sock);
@@ -165,7 +166,7 @@ static int apply(struct daemon *d, const char *text, size_t size)
 	if (e < 0)
 		return e;
 	for (unsigned i = 0; config_fault(c, i); i++)
-		fprintf(stderr, "leatd: %s: what this file is for is closed\n", config_fault(c, i));
+		log_event(LOG_IS_ERROR, "policy-closed", "why=\"%s: what this file is for is closed\"", config_fault(c, i));
 	config_free(d->b.config);
 	d->b.config = c;
 	d->b.reg.linger_ns = (uint64_t)((d->linger >= 0 ? d->linger : config_linger(c) >= 0 ? config_linger(c) : LINGER) * 1e9);
@@ -231,15 +232,17 @@ static void on_reload(uv_signal_t *h, int sig)
 		e = config_parse(text, size, &c);
 	if (e > 0) {
 		for (unsigned i = 0; config_fault(c, i); i++)
-			fprintf(stderr, "leatd: %s\n", config_fault(c, i));
+			log_event(LOG_IS_ERROR, "policy-wrong", "why=\"%s\"", config_fault(c, i));
 		e = leat__say(-EINVAL, "see above");
 	}
 	if (e == 0)
 		e = keep_config(d, text, size);
 	if (e == 0)
 		e = apply(d, text, size);
-	fprintf(stderr, e < 0 ? "leatd: %s is not read again, what was in force stays: %s\n" : "leatd: read %s again%s\n",
-		d->config, e < 0 ? leat_why() : "");
+	if (e < 0)
+		log_event(LOG_IS_ERROR, "reload-failed", "file=%s why=\"%s; what was in force stays\"", d->config, leat_why());
+	else
+		log_event(LOG_IS_INFO, "reloaded", "file=%s", d->config);
 	config_free(c);
 	free(text);
 }
@@ -279,9 +282,9 @@ static void spare_us(struct broker *b)
 	if (!s)
 		return;
 	if (++h->tries >= TRIES) {
-		fprintf(stderr, "leatd: request %llu of client %llu (%s, pid %d) has killed %u workers: it is cut off\n",
-			(unsigned long long)h->serial, (unsigned long long)s->owner.client, s->owner.program,
-			(int)s->owner.pid, h->tries);
+		log_event(LOG_IS_ERROR, "request-kills", "client=%llu uid=%u pid=%d program=\"%s\" serial=%llu workers=%u",
+			  (unsigned long long)s->owner.client, (unsigned)s->owner.uid, (int)s->owner.pid, s->owner.program,
+			  (unsigned long long)h->serial, h->tries);
 		session_cut(s);
 		h->tries = 0;
 	}
@@ -319,7 +322,7 @@ static int resume_instance(struct broker *b, int *fds, uint32_t n)
 /* What is kept is of no use: begin anew, as if keeper and worker had been killed. */
 static void forget(struct store *st, uint32_t n)
 {
-	fprintf(stderr, "leatd: what an earlier worker left cannot be used (%s): beginning anew\n", leat_why());
+	log_event(LOG_IS_ERROR, "begin-anew", "why=\"what an earlier worker left cannot be used: %s\"", leat_why());
 	st->pending.n = 0;
 	for (uint32_t key = 0; key < n; key++)
 		if (key != KEY_LISTEN && key != KEY_LOCK)
@@ -453,7 +456,8 @@ static int serve(struct daemon *d, int ready_fd)
 	tell_ready(ready_fd);
 	store_ready(&d->store);
 	listen_notify("READY=1");
-	broker_log(&d->b, "serving %s", d->path);
+	if (d->b.verbose)
+		log_event(LOG_IS_INFO, "serving", "domain=%s", d->path);
 	uv_run(&loop, UV_RUN_DEFAULT);
 	end(d);
 	return 0;

@@ -410,6 +410,36 @@ START_TEST(who_behaves_is_served_under_attack_and_afterwards_all_is_as_before)
 }
 END_TEST
 
+START_TEST(an_attack_does_not_fill_the_log)
+{
+	char path[300], line[2000];
+	int fd, old = dup(STDERR_FILENO), cut = 0, suppressed = 0, lines = 0;
+	pid_t evil;
+	FILE *f;
+
+	ROOT_ONLY
+	snprintf(path, sizeof(path), "%s/log", tmp_dir());
+	fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	dup2(fd, STDERR_FILENO);
+	start("");
+	dup2(old, STDERR_FILENO);
+	close(old);
+	evil = child(attack, (void *)(uintptr_t)0);
+	usleep(2000000);
+	child_kill(evil);
+	f = fdopen(fd, "r");
+	rewind(f);
+	while (fgets(line, sizeof(line), f)) {
+		lines++;
+		cut += strstr(line, "leatd: client-cut client=") && strstr(line, "uid=65503") && strstr(line, "why=\"");
+		suppressed += strstr(line, " suppressed=") != NULL;
+	}
+	fclose(f);
+	fprintf(stderr, "# %d lines\n", lines);
+	ck_assert_msg(cut >= 10 && suppressed > 0 && lines <= 60, "%d lines, %d cut, %d suppressed", lines, cut, suppressed);
+}
+END_TEST
+
 /* ---- who is who ---- */
 
 static int ask_secret(int sock)
@@ -598,6 +628,7 @@ int main(void)
 	TCase *tc = leak_checked(s, "attack", 120);
 
 	tcase_add_loop_test(tc, who_behaves_is_served_under_attack_and_afterwards_all_is_as_before, 0, ATTACKS);
+	test(tc, an_attack_does_not_fill_the_log);
 	test(tc, a_dead_ones_socket_is_nobodys);
 	test(tc, root_of_a_user_namespace_is_who_it_was);
 	test(tc, a_process_of_the_same_number_is_another);

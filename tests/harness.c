@@ -300,7 +300,14 @@ int count_fds_of(pid_t pid)
 
 int broker_fds(void)
 {
-	return count_fds_of(broker) + count_fds_of(worker_pid());
+	int n, again = count_fds_of(broker) + count_fds_of(worker_pid());
+
+	do { /* the keeper takes what it is given a little later */
+		n = again;
+		usleep(5000);
+		again = count_fds_of(broker) + count_fds_of(worker_pid());
+	} while (again != n);
+	return n;
 }
 
 int count_fds(void)

@@ -91,6 +91,13 @@ static void by_hand(void)
 	leat_region_close(r);
 }
 
+static int count_user(const struct leat_quota *q, void *arg)
+{
+	(void)q;
+	++*(int *)arg;
+	return 0;
+}
+
 static int count(const struct leat_stat *st, void *arg)
 {
 	(void)st;
@@ -108,7 +115,7 @@ static void channels(void)
 	char big[5000];
 	const void *at;
 	uint64_t n;
-	int any = 0;
+	int any = 0, kicked;
 
 	if (!works(leat_open(domain, &l)))
 		return;
@@ -139,6 +146,9 @@ static void channels(void)
 		works(leat_latest(s, big, sizeof(big), NULL) == -EAGAIN ? 0 : 0);
 		works(leat_stat(l, name, &st, NULL, NULL));
 		works(leat_list(l, NULL, count, &any));
+		works(leat_quota(l, count_user, &any));
+		kicked = leat_kick(l, UINT64_C(1) << 40);
+		works(kicked == -ENOENT ? 0 : kicked);
 	}
 	leat_close(l);
 }

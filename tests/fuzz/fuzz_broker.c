@@ -23,12 +23,6 @@ static unsigned n_objects;
 
 /* ---- what session.c does, without a loop ---- */
 
-void broker_log(const struct broker *br, const char *fmt, ...)
-{
-	(void)br;
-	(void)fmt;
-}
-
 struct session *session_find(const struct broker *br, uint64_t client)
 {
 	struct session **all = br == &b ? clients : reborn;
