@@ -82,6 +82,10 @@ void session_end(struct session *s)
 	quota_give(b->reg.quotas, &s->owner, LEAT__Q_CLIENTS, 0, 2);
 	quota_go(b->reg.quotas, &s->owner);
 	broker_commit(b);
+	if (!s->handles) { /* an earlier worker's, of whom nothing was left */
+		free(s->groups);
+		free(s);
+	}
 	b->changed(b);
 }
 

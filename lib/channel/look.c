@@ -92,8 +92,45 @@ int leat_list(struct leat *l, const char *prefix, leat_list_fn *fn, void *arg)
 	return leat__list(l, &channels, prefix, &to);
 }
 
-/* A page of clients after *after; 1 there is more. */
-static int who_page(struct leat *l, uint64_t *after, leat_who_fn *fn, void *arg, int *stop)
+/* What clients and users are listed with: in pages, each asking for those after the last one. */
+struct walk {
+	leat_who_fn *on_client;
+	leat_quota_fn *on_user;
+	void *arg;
+	uint64_t after; /* that client, or uid */
+	int begun, stop;
+};
+
+static int one_client(struct walk *k, const unsigned char *at)
+{
+	struct leat__wire_who w;
+	struct leat_who who;
+
+	memcpy(&w, at, sizeof(w));
+	who = (struct leat_who){sizeof(who), w.client, w.pid, w.uid, w.publishers, w.subscribers, w.shares, w.watches,
+				w.bytes, ""};
+	memcpy(who.program, w.program, sizeof(who.program) - 1);
+	k->after = w.client;
+	return k->on_client(&who, k->arg);
+}
+
+static int one_user(struct walk *k, const unsigned char *at)
+{
+	struct leat__wire_quota w;
+	struct leat_quota q;
+
+	memcpy(&w, at, sizeof(w));
+#define AMOUNT(what) {w.used[what], w.limit[what]}
+	q = (struct leat_quota){sizeof(q), w.uid, w.clients, AMOUNT(LEAT__Q_MEMORY), AMOUNT(LEAT__Q_CHANNELS),
+				AMOUNT(LEAT__Q_PUBLISHERS), AMOUNT(LEAT__Q_SUBSCRIBERS), AMOUNT(LEAT__Q_CLIENTS),
+				AMOUNT(LEAT__Q_DESCRIPTORS), AMOUNT(LEAT__Q_WATCHES)};
+#undef AMOUNT
+	k->after = w.uid;
+	return k->on_user(&q, k->arg);
+}
+
+/* 1: there is more. */
+static int walk_page(struct leat *l, struct walk *k)
 {
 	const unsigned char *at = NULL;
 	struct leat__packet pkt;
@@ -103,88 +140,42 @@ static int who_page(struct leat *l, uint64_t *after, leat_who_fn *fn, void *arg,
 	size_t size;
 	int e;
 
-	leat__wire_begin(&out, LEAT__WHO, 0, 0);
-	leat__wire_u64(&out, LEAT__T_CLIENT, *after);
+	leat__wire_begin(&out, k->on_client ? LEAT__WHO : LEAT__QUOTA, 0, 0);
+	if (k->begun && k->on_user)
+		leat__wire_u32(&out, LEAT__T_UID, (uint32_t)k->after);
+	else if (k->begun)
+		leat__wire_u64(&out, LEAT__T_CLIENT, k->after);
 	e = leat__request(l, &out, -1, &pkt, &in);
 	if (e < 0)
 		return e;
 	leat__packet_close(&pkt);
-	while ((at = leat__wire_next(&in, LEAT__T_WHO, at, &size))) {
-		struct leat__wire_who w;
-		struct leat_who who;
-
-		if (size != sizeof(w))
+	while (!k->stop && (at = leat__wire_next(&in, k->on_client ? LEAT__T_WHO : LEAT__T_QUOTA, at, &size))) {
+		if (size != (k->on_client ? sizeof(struct leat__wire_who) : sizeof(struct leat__wire_quota)))
 			return leat__say(-EPROTO, "the broker's list of clients is malformed");
-		memcpy(&w, at, sizeof(w));
-		who = (struct leat_who){sizeof(who), w.client, w.pid, w.uid, w.publishers, w.subscribers, w.shares, w.watches,
-					w.bytes, ""};
-		memcpy(who.program, w.program, sizeof(who.program) - 1);
-		*after = w.client;
-		*stop = fn(&who, arg);
-		if (*stop)
-			return 0;
+		k->begun = 1;
+		k->stop = k->on_client ? one_client(k, at) : one_user(k, at);
 	}
-	return leat__wire_get(&in, LEAT__T_MORE, &more, sizeof(more)) == 0;
+	return !k->stop && leat__wire_get(&in, LEAT__T_MORE, &more, sizeof(more)) == 0;
+}
+
+static int walk(struct leat *l, struct walk k)
+{
+	int e;
+
+	do
+		e = walk_page(l, &k);
+	while (e > 0);
+	return k.stop ? k.stop : e;
 }
 
 int leat_who(struct leat *l, leat_who_fn *fn, void *arg)
 {
-	uint64_t after = 0;
-	int e, stop = 0;
-
-	do
-		e = who_page(l, &after, fn, arg, &stop);
-	while (e > 0);
-	return stop ? stop : e;
-}
-
-/* A page of users after *after (-1: from the first); 1 there is more. */
-static int quota_page(struct leat *l, int64_t *after, leat_quota_fn *fn, void *arg, int *stop)
-{
-	const unsigned char *at = NULL;
-	struct leat__packet pkt;
-	struct leat__out out;
-	struct leat__in in;
-	uint32_t more;
-	size_t size;
-	int e;
-
-	leat__wire_begin(&out, LEAT__QUOTA, 0, 0);
-	if (*after >= 0)
-		leat__wire_u32(&out, LEAT__T_UID, (uint32_t)*after);
-	e = leat__request(l, &out, -1, &pkt, &in);
-	if (e < 0)
-		return e;
-	leat__packet_close(&pkt);
-	while ((at = leat__wire_next(&in, LEAT__T_QUOTA, at, &size))) {
-		struct leat__wire_quota w;
-		struct leat_quota q;
-
-		if (size != sizeof(w))
-			return leat__say(-EPROTO, "the broker's list of users is malformed");
-		memcpy(&w, at, sizeof(w));
-#define AMOUNT(what) {w.used[what], w.limit[what]}
-		q = (struct leat_quota){sizeof(q), w.uid, w.clients, AMOUNT(LEAT__Q_MEMORY), AMOUNT(LEAT__Q_CHANNELS),
-					AMOUNT(LEAT__Q_PUBLISHERS), AMOUNT(LEAT__Q_SUBSCRIBERS), AMOUNT(LEAT__Q_CLIENTS),
-					AMOUNT(LEAT__Q_DESCRIPTORS), AMOUNT(LEAT__Q_WATCHES)};
-#undef AMOUNT
-		*after = w.uid;
-		*stop = fn(&q, arg);
-		if (*stop)
-			return 0;
-	}
-	return leat__wire_get(&in, LEAT__T_MORE, &more, sizeof(more)) == 0;
+	return walk(l, (struct walk){.on_client = fn, .arg = arg});
 }
 
 int leat_quota(struct leat *l, leat_quota_fn *fn, void *arg)
 {
-	int64_t after = -1;
-	int e, stop = 0;
-
-	do
-		e = quota_page(l, &after, fn, arg, &stop);
-	while (e > 0);
-	return stop ? stop : e;
+	return walk(l, (struct walk){.on_user = fn, .arg = arg});
 }
 
 int leat_kick(struct leat *l, uint64_t client)
