@@ -39,6 +39,8 @@ static int prepare_directory(const char *path)
 		return complain("look at directory", dir, strerror(errno));
 	if (st.st_uid != geteuid() && st.st_uid != 0)
 		return complain("use directory", dir, "it belongs to another user");
+	if ((st.st_mode & (S_IWOTH | S_ISVTX)) == S_IWOTH)
+		return complain("use directory", dir, "everybody can write to it, and could put another socket in the place of ours");
 	return 0;
 }
 
@@ -76,9 +78,14 @@ static int take_lock(const char *path)
 
 	snprintf(file, sizeof(file), "%s.lock", path);
 	for (;;) {
-		fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 		if (fd < 0)
 			return complain("open", file, strerror(errno));
+		/* Somebody's who wants to be in our way, or wants us to lock and remove another's? */
+		if (fstat(fd, &ours) < 0 || !S_ISREG(ours.st_mode) || ours.st_uid != geteuid() || ours.st_nlink > 1) {
+			close(fd);
+			return complain("lock", file, "it is no file of ours alone: remove it");
+		}
 		e = lock_soon(fd);
 		if (e < 0) {
 			close(fd);
@@ -96,6 +103,7 @@ int listen_open(const char *path, int all, int *ret_sock, int *ret_lock)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	int lock, sock, r;
+	struct stat st;
 	mode_t old;
 
 	if (prepare_directory(path) < 0)
@@ -103,6 +111,8 @@ int listen_open(const char *path, int all, int *ret_sock, int *ret_lock)
 	lock = take_lock(path);
 	if (lock < 0)
 		return -1;
+	if (lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
+		return complain("replace", path, "it is no socket, but something else");
 	if (unlink(path) < 0 && errno != ENOENT)
 		return complain("replace", path, strerror(errno));
 	strcpy(un.sun_path, path);

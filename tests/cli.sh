@@ -285,6 +285,33 @@ the_units_are_hardened() {
   systemd-analyze security --offline=true --threshold=10 "$LEAT_BUILD/daemon/leatd.service" > "$dir/out" 2>&1 || { tail -3 "$dir/out"; return 1; }
 }
 
+t what_lies_in_the_brokers_way_is_not_touched
+what_lies_in_the_brokers_way_is_not_touched() {
+  local d=$dir/way p kind place before
+  for kind in file symlink dangling hardlink fifo directory device; do
+    for place in broker.sock broker.sock.lock; do
+      rm -rf "$d"; mkdir -p "$d/sub"; echo precious > "$d/victim"; chmod 640 "$d/victim"; touch -d 2020-01-01 "$d/victim"
+      p=$d/sub/$place
+      case $kind in
+        file) echo mine > "$p" ;;
+        symlink) ln -s "$d/victim" "$p" ;;
+        dangling) ln -s "$d/nowhere" "$p" ;;
+        hardlink) ln "$d/victim" "$p" ;;
+        fifo) mkfifo "$p" ;;
+        directory) mkdir "$p" ;;
+        device) mknod "$p" c 1 3 2>/dev/null || continue ;;
+      esac
+      [ $kind$place = filebroker.sock.lock ] && continue # its own kind
+      before=$(stat -c '%a %s %Y %h' "$d/victim"; ls -l "$p")
+      want 1 timeout 10 "$LEAT_LEATD" --domain "$d/sub/broker.sock" 2> "$dir/err" || { echo "# $kind as $place"; return 1; }
+      [ "$before" = "$(stat -c '%a %s %Y %h' "$d/victim"; ls -l "$p")" ] && [ ! -e "$d/nowhere" ] || { echo "# $kind as $place was touched"; return 1; }
+      grep -q "$d/sub" "$dir/err" || return 1
+    done
+  done
+  rm -rf "$d"; mkdir -p "$d"; chmod 777 "$d"
+  want 1 "$LEAT_LEATD" --domain "$d/broker.sock" 2> "$dir/err" && grep -q "everybody can write" "$dir/err"
+}
+
 t a_socket_that_systemd_passes_is_served
 a_socket_that_systemd_passes_is_served() {
   python3 - "$LEAT_LEATD" "$dir/passed.sock" "$dir/notify" <<'P' & local b=$!
