@@ -177,7 +177,8 @@ static int load_broker(struct load *l, const struct store_record *r)
 	l->b->instance = w.instance;
 	l->b->next_client = w.next_client;
 	l->b->reg.next_ring = w.next_ring + SKIPPED_RINGS;
-	l->b->reg.change = l->b->told = w.change;
+	l->b->reg.change = w.change;
+	l->b->told = w.change - 1; /* the last one: who waits may not have been told of it */
 	l->found = 1;
 	return 0;
 }

@@ -322,8 +322,21 @@ static int n_channels(struct leat *l)
 	return n;
 }
 
+/* Whoever watches is told of the channel, by whichever worker. */
+static void see_it_come(struct leat_watch *watch, const char *name, long n)
+{
+	struct leat_event ev = {.struct_size = sizeof(ev)};
+
+	do
+		ck_assert_msg(leat_watch_next(watch, &ev, 2 * SEC) >= 0, "killed at %ld: nobody is told that %s is there: %s", n, name,
+			      leat_why());
+	while (ev.kind != LEAT_CAME || strcmp(ev.name, name) != 0);
+}
+
 START_TEST(killed_at_any_instruction_it_is_not_noticed)
 {
+	struct leat_event ev = {.struct_size = sizeof(ev)};
+	struct leat_watch *watch;
 	const struct op *op = &ops[_i];
 	struct puppet u = puppet_start();
 	long total = 0, points = full() ? 400 : 24, late = 0;
@@ -332,6 +345,7 @@ START_TEST(killed_at_any_instruction_it_is_not_noticed)
 	const char *only = getenv("LEAT_POINT");
 	int fds = 0;
 
+	ok(leat_watch(l, NULL, &watch));
 	for (long k = -1; k < points; k++) {
 		char name[64];
 		struct answer a;
@@ -340,6 +354,8 @@ START_TEST(killed_at_any_instruction_it_is_not_noticed)
 
 		snprintf(name, sizeof(name), "%s", random_name());
 		prepare(&u, (uint8_t)_i, name);
+		while (leat_watch_next(watch, &ev, 1000000) >= 0)
+			; /* and then it waits for news */
 		w = hold_worker();
 		go(&u);
 		n = k < 0 ? 1L << 40 : (k * total + (long)(rnd() % (uint64_t)total)) / points;
@@ -357,6 +373,8 @@ START_TEST(killed_at_any_instruction_it_is_not_noticed)
 		a = get_answer(&u);
 		ck_assert_msg(a.result >= 0, "%s, killed at %ld of %ld: %d (%s)", op->name, n, total, a.result, a.why);
 		check_state(l, op, name, n);
+		if (!op->before && op->pubs >= 0)
+			see_it_come(watch, name, n);
 		if (k >= 0) {
 			uint64_t took = a.at > killed ? a.at - killed : 0;
 
@@ -369,6 +387,7 @@ START_TEST(killed_at_any_instruction_it_is_not_noticed)
 	}
 	eventually(n_channels(l) == 0);
 	eventually(broker_fds() <= fds);
+	leat_watch_close(watch);
 	fprintf(stderr, "# %s: killed at %ld of %ld instructions; the slowest answer %.1f ms later\n", op->name, points,
 		total, (double)slowest / 1e6);
 	ck_assert_int_le(late * 8, points);
