@@ -6,14 +6,6 @@
  */
 #include "harness.h"
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#endif
 
 #if defined(__x86_64__) && !defined(SANITIZED)
 #include <signal.h>

@@ -17,6 +17,16 @@
 
 #define SEC INT64_C(1000000000)
 
+/* Built with a sanitizer, that has memory and instructions of its own? */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#endif
+
 /* Fails with leat_why() in the message. */
 #define ok(expr)                                                                                   \
 	do {                                                                                       \
