@@ -28,6 +28,7 @@ static int *kept; /* by key; -1: nothing */
 static uint32_t n_kept;
 static pid_t worker;
 static int sock = -1;
+static int ending; /* we were asked to, by this signal: a worker that was just dying has not heard it */
 static uint32_t told; /* the next key to tell the worker of; UINT32_MAX: all were told */
 
 static int64_t now_ms(void)
@@ -143,13 +144,11 @@ static void find_worker(char *path, size_t size)
 static void become_worker(pid_t keeper, int fd, char **argv)
 {
 	char path[4200];
-	sigset_t none;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != keeper || dup2(fd, LEATD_KEEPER_FD) < 0)
 		_exit(1);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	/* Our signals stay blocked until it can take them: none is lost, and none kills it. */
 	find_worker(path, sizeof(path));
 	argv[0] = (char *)(uintptr_t)"leatd-worker";
 	execv(path, argv);
@@ -202,6 +201,8 @@ static void on_signal(int signals)
 
 	if (read(signals, &s, sizeof(s)) != sizeof(s))
 		return;
+	if (s.ssi_signo == SIGTERM || s.ssi_signo == SIGINT)
+		ending = (int)s.ssi_signo;
 	/* USR1: another worker, maybe of another version. To be killed is what it is made for. */
 	kill(worker, s.ssi_signo == SIGUSR1 ? SIGKILL : (int)s.ssi_signo);
 }
@@ -232,6 +233,8 @@ int main(int argc, char **argv)
 
 		if (start(argv) < 0)
 			return 1;
+		if (ending)
+			kill(worker, ending);
 		/* What we were started with is the worker's: a socket to listen on, somebody who waits for a word. */
 		for (int fd = 3; n_kept == 0 && fd < 256; fd++)
 			if (fd != signals && fd != sock)

@@ -448,6 +448,8 @@ int snapshot_load(struct broker *b, const unsigned char *log, size_t size, int *
 	for (int i = 0; e >= 0 && i < k; i++)
 		if (list[i]->type < sizeof(loaders) / sizeof(loaders[0]) && loaders[list[i]->type])
 			e = l.found || list[i]->type == REC_BROKER ? loaders[list[i]->type](&l, list[i]) : bad("no broker");
+	if (e >= 0 && !l.found) /* its writer was killed before it had begun */
+		e = bad("it is empty");
 	if (e >= 0)
 		e = settle(&l);
 	if (e >= 0)

@@ -426,6 +426,7 @@ static void end(struct daemon *d)
 static int serve(struct daemon *d, int ready_fd)
 {
 	uv_loop_t loop;
+	sigset_t none;
 
 	if (uv_loop_init(&loop) < 0)
 		return complain("start", d->path, "no event loop");
@@ -448,6 +449,8 @@ static int serve(struct daemon *d, int ready_fd)
 	uv_signal_start(&d->intr, on_signal, SIGINT);
 	uv_signal_start(&d->hup, on_reload, SIGHUP);
 	uv_prepare_start(&d->tell, on_tell);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL); /* what the keeper has sent meanwhile comes now */
 	if (d->keeper >= 0) {
 		uv_poll_init(&loop, &d->keeper_poll, d->keeper);
 		uv_poll_start(&d->keeper_poll, UV_READABLE | UV_DISCONNECT, on_keeper);

@@ -1039,6 +1039,27 @@ START_TEST(another_version_goes_on)
 }
 END_TEST
 
+START_TEST(who_is_told_to_end_while_another_worker_begins_ends)
+{
+	for (int i = 0; i < 40; i++) {
+		pid_t keeper, pid = 0;
+		uint64_t until;
+		int status;
+
+		broker_start(NULL);
+		keeper = broker_pid();
+		kill(worker_pid(), SIGKILL);
+		usleep((useconds_t)(rnd() % 4000));
+		kill(keeper, i % 2 ? SIGTERM : SIGINT);
+		for (until = leat__now() + 5 * SEC; !(pid = waitpid(keeper, &status, WNOHANG)) && leat__now() < until;)
+			usleep(1000);
+		ck_assert_msg(pid == keeper && WIFEXITED(status) && WEXITSTATUS(status) == 0, "%d: it goes on (%d)", i, (int)pid);
+		broker_forget();
+		ck_assert(access(tmp_path("broker.sock"), F_OK) < 0);
+	}
+}
+END_TEST
+
 START_TEST(without_its_keeper_a_worker_ends)
 {
 	const char *path = broker_start(NULL);
@@ -1070,6 +1091,7 @@ int main(void)
 	test(tc, a_crowd_costs_what_it_is_and_opening_stays_quick);
 	test(tc, signals_go_to_the_right_one);
 	test(tc, without_its_keeper_a_worker_ends);
+	test(tc, who_is_told_to_end_while_another_worker_begins_ends);
 	test(tc, killed_under_load_nobody_notices);
 	tcase_add_loop_test(tc, killed_at_any_instruction_it_is_not_noticed, 0, OPS);
 	test(leak_checked(s, "version", 60), another_version_goes_on);
