@@ -612,6 +612,80 @@ START_TEST(and_brokers)
 }
 END_TEST
 
+struct stuck {
+	char domain[200], name[64];
+	uint32_t ready, sent, got;
+	size_t size;
+};
+static struct stuck *stuck;
+
+static void sends_for_ever(void *arg)
+{
+	static unsigned char bytes[4000];
+	struct leat_pub *p;
+
+	(void)arg;
+	ok(leat_open(stuck->domain, &l));
+	ok(leat_pub_open(l, stuck->name, OPTS(leat_pub_opts, .capacity = 4096, .max_size = stuck->size, .blocks = stuck->size > 512 ? 4 : 0), &p));
+	for (uint32_t i = 0; i < 300; i++) {
+		memcpy(bytes, &i, sizeof(i));
+		ok(leat_send(p, bytes, stuck->size, -1));
+		leat__fetch_add(&stuck->sent, 1u);
+	}
+	leat_close(l);
+}
+
+static void takes_all(void *arg)
+{
+	struct leat_queue *q;
+	const void *at;
+	uint32_t n;
+
+	ok(leat_open(stuck->domain, &l));
+	ok(leat_queue_open(l, stuck->name, "g", NULL, &q));
+	leat__fetch_add(&stuck->ready, 1u);
+	while (!arg)
+		pause();
+	while (leat__load_acquire(&stuck->got) < 300) {
+		ok(leat_queue_take(q, &at, NULL, 10 * SEC));
+		memcpy(&n, at, sizeof(n));
+		must(n == leat__load_acquire(&stuck->got), "message %u instead of %u", n, stuck->got);
+		ok(leat_queue_ack(q));
+		leat__fetch_add(&stuck->got, 1u);
+	}
+	leat_close(l);
+}
+
+/* Those who could make room for it know nothing of its ring until it has gone over to their broker. */
+START_TEST(who_waits_for_room_goes_over_to_the_next_broker)
+{
+	pid_t idle, pub, work;
+	uint32_t n;
+
+	stuck = mmap(NULL, sizeof(*stuck), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ck_assert(stuck != MAP_FAILED);
+	snprintf(stuck->domain, sizeof(stuck->domain), "%s", broker_start(NULL));
+	snprintf(stuck->name, sizeof(stuck->name), "%s", random_name());
+	stuck->size = _i ? 4000 : 100; /* a block, or not */
+	idle = child(takes_all, NULL);
+	eventually(leat__load_acquire(&stuck->ready) == 1);
+	pub = child(sends_for_ever, NULL);
+	do { /* until there is no room */
+		n = leat__load_acquire(&stuck->sent);
+		usleep(50000);
+	} while (!n || n != leat__load_acquire(&stuck->sent));
+	ck_assert(n < 300);
+	broker_kill(SIGKILL);
+	child_kill(idle);
+	broker_start(NULL);
+	work = child(takes_all, stuck);
+	child_ok(pub);
+	child_ok(work);
+	ck_assert(leat__load_acquire(&stuck->got) == 300);
+	munmap(stuck, sizeof(*stuck));
+}
+END_TEST
+
 struct idler {
 	struct leat_queue *q;
 	uint64_t got;
@@ -766,6 +840,7 @@ int main(void)
 	test(tc, a_lying_worker_changes_no_message);
 	test(many, exactly_once_while_nobody_dies);
 	test(many, at_least_once_when_workers_are_killed);
+	tcase_add_loop_test(tc, who_waits_for_room_goes_over_to_the_next_broker, 0, 2);
 	test(many, and_brokers);
 	return run_suite(s);
 }

@@ -285,8 +285,8 @@ void leat__pub_forked(struct leat__handle *h);
 int leat__pub_open(struct leat *l, const char *name, const struct leat_pub_opts *opts, int64_t ns, struct leat_pub **ret);
 /* pub_move.c: on the slow ways of sending, with nothing claimed. */
 void leat__pub_tend(struct leat_pub *p);
-/* While waiting for room: are those that we wait for still alive? */
-void leat__pub_bury(void *arg);
+/* While waiting for room: are those that we wait for still alive? 1: the broker is not, and that comes first. */
+int leat__pub_bury(void *arg);
 /* pub.c, for pub_move.c: a ring's region, and its place at the broker. */
 int leat__pub_make_ring(struct leat__geometry *g, struct leat_region **ret, unsigned char **view);
 /* @origin 0: it goes on from no other. */

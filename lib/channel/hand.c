@@ -77,7 +77,7 @@ static int become_writer(struct leat_pub *p, struct leat_region *where, struct l
 }
 
 /* A slot whose reader is dead: nobody waits for it, nothing is held by it. */
-static void bury(void *arg)
+static int bury(void *arg)
 {
 	struct leat_pub *p = arg;
 	struct leat_region *where = p->at.control;
@@ -94,6 +94,7 @@ static void bury(void *arg)
 			leat__store_release(&slots[i].held[k], UINT64_C(0));
 		leat__cas(&slots[i].client, owner, UINT64_C(0));
 	}
+	return 0;
 }
 
 static void clear_ring(struct leat__ring_shm *ring, const struct leat__geometry *g)

@@ -237,6 +237,22 @@ static int parents(void)
 	return leat__say(-ECHILD, "this publisher belongs to the parent process: open another");
 }
 
+/* With what has to be done first, and meanwhile: a publisher that waits for room goes over to another broker, too. */
+static int claim(struct leat_pub *p, size_t size, void **ret, int64_t timeout_ns)
+{
+	uint64_t deadline = timeout_ns > 0 ? leat__deadline(timeout_ns) : LEAT__NEVER, now;
+	int e;
+
+	leat__pub_tend(p);
+	while ((e = leat__writer_claim(&p->w, size, ret, timeout_ns)) > 0) {
+		leat__pub_tend(p);
+		now = leat__now();
+		if (deadline != LEAT__NEVER)
+			timeout_ns = deadline > now ? (int64_t)(deadline - now) : 1;
+	}
+	return e;
+}
+
 /* A ring that is full, a new sixteenth, a block, an error; and sizes that are better copied by memcpy. */
 static __attribute__((noinline)) int send_long(struct leat_pub *p, const void *data, size_t size,
 					       int64_t timeout_ns)
@@ -253,8 +269,7 @@ static __attribute__((noinline)) int send_long(struct leat_pub *p, const void *d
 	}
 	if (p->gone)
 		return parents();
-	leat__pub_tend(p);
-	e = leat__writer_claim(&p->w, size, &at, timeout_ns);
+	e = claim(p, size, &at, timeout_ns);
 	if (e < 0)
 		return e;
 	if (size)
@@ -282,8 +297,7 @@ static __attribute__((noinline)) int claim_long(struct leat_pub *p, size_t size,
 {
 	if (p->gone)
 		return parents();
-	leat__pub_tend(p);
-	return leat__writer_claim(&p->w, size, ret, timeout_ns);
+	return claim(p, size, ret, timeout_ns);
 }
 
 int leat_claim(struct leat_pub *p, size_t size, void **ret, int64_t timeout_ns)

@@ -32,17 +32,18 @@ static void bury_slot(struct leat_pub *p, uint32_t i)
 	leat__store_release(&slot->moved, LEAT__LEFT);
 }
 
-void leat__pub_bury(void *arg)
+int leat__pub_bury(void *arg)
 {
 	struct leat_pub *p = arg;
 	const struct leat__slot *slots = leat__ctrl_slots(p->ctrl, &p->at.cg);
 
 	leat__tend(p->l);
 	if (leat__tied(p->l, p->at.tie))
-		return; /* the broker sees to it */
+		return 0; /* the broker sees to it */
 	for (uint32_t i = 0; i < p->at.cg.n_slots; i++)
 		if (leat__tie_dead(p->at.tie, leat__load_acquire(&slots[i].client)))
 			bury_slot(p, i);
+	return 1; /* those who would make room may be at another broker by now, and know of no ring of ours */
 }
 
 /* Is there anyone left under the old broker whom we must not leave? */
@@ -196,6 +197,7 @@ void leat__pub_tend(struct leat_pub *p)
 		leat__tend(p->l);
 	if (leat__tied(p->l, p->at.tie)) {
 		p->orphan_at = 0;
+		p->w.bury_ns = LEAT__BURY_NS;
 		return;
 	}
 	if (!p->orphan_at)
@@ -203,6 +205,7 @@ void leat__pub_tend(struct leat_pub *p)
 	if (now < p->move_at)
 		return;
 	p->move_at = now + OFTEN_NS / 5;
+	p->w.bury_ns = OFTEN_NS / 5;
 	leat__pub_bury(p);
 	if (p->next_at.tie && !leat__tied(p->l, p->next_at.tie))
 		give_up_next(p);

@@ -15,7 +15,6 @@
 #include "ring/writer.h"
 
 #define TOUCH_NOW (UINT64_C(256) << 20)
-#define BURY_NS UINT64_C(100000000)
 
 int leat__writer_init(struct leat__writer *w, struct leat__ring_shm *ring, unsigned char *data,
 		      const struct leat__geometry *g, struct leat__ctrl_shm *ctrl,
@@ -31,6 +30,7 @@ int leat__writer_init(struct leat__writer *w, struct leat__ring_shm *ring, unsig
 	w->block = -1;
 	w->id = id;
 	w->n_slots = cg->n_slots;
+	w->bury_ns = LEAT__BURY_NS;
 	w->lines = leat__ctrl_lines(ctrl, cg, entry);
 	w->slots = leat__ctrl_slots(ctrl, cg);
 	w->data_bell = &ctrl->data_bell;
@@ -124,6 +124,7 @@ int leat__writer_switch(struct leat__writer *w, struct leat__ring_shm *ring, uns
 	w->data = data;
 	w->id = id;
 	w->n_slots = cg->n_slots;
+	w->bury_ns = LEAT__BURY_NS;
 	w->lines = leat__ctrl_lines(ctrl, cg, entry);
 	w->slots = leat__ctrl_slots(ctrl, cg);
 	w->data_bell = &ctrl->data_bell;
@@ -245,21 +246,21 @@ static int has_block(void *arg)
 	return 1;
 }
 
-/* Rings by hand: see whether who holds us up is dead, at most every tenth of a second. */
-static void bury(struct leat__writer *w)
+/* See whether who holds us up is dead, not too often. 1: see bury in writer.h. */
+static int bury(struct leat__writer *w)
 {
 	uint64_t now;
 
 	if (!w->bury)
-		return;
+		return 0;
 	now = leat__now();
-	if (now - w->buried_at < BURY_NS)
-		return;
+	if (now - w->buried_at < w->bury_ns)
+		return 0;
 	w->buried_at = now;
-	w->bury(w->bury_arg);
+	return w->bury(w->bury_arg);
 }
 
-/* Wait for @cond on the space bell, waking often enough to notice that a grace has run out. */
+/* Wait for @cond on the space bell, waking often enough to notice that a grace has run out. 1: see bury. */
 static int wait_space(struct leat__writer *w, leat__cond_fn *cond, struct want_room *want,
 		      uint64_t deadline)
 {
@@ -271,11 +272,14 @@ static int wait_space(struct leat__writer *w, leat__cond_fn *cond, struct want_r
 		if (w->grace_ns)
 			until = leat__min(deadline, leat__now() + w->grace_ns / 2 + 1);
 		if (w->bury)
-			until = leat__min(until, leat__now() + BURY_NS);
+			until = leat__min(until, leat__now() + w->bury_ns);
 		r = leat__bell_wait(w->space_bell, &w->spin, cond, want, until);
 		if (r != -ETIMEDOUT || until == deadline)
 			return r;
-		bury(w);
+		if (bury(w)) {
+			leat__store_relaxed(&w->ring->waits, --w->waits); /* it is not over yet */
+			return 1;
+		}
 	}
 }
 
@@ -283,6 +287,7 @@ static int wait_space(struct leat__writer *w, leat__cond_fn *cond, struct want_r
 static int room(struct leat__writer *w, uint64_t need, int64_t timeout_ns, uint64_t deadline)
 {
 	struct want_room want = {w, need};
+	int r;
 
 	leat__writer_flush(w); /* what waits for more must not wait for us */
 	if (refresh(w, need))
@@ -292,20 +297,22 @@ static int room(struct leat__writer *w, uint64_t need, int64_t timeout_ns, uint6
 		leat__store_relaxed(&w->ring->waits, ++w->waits);
 		return leat__say(-EAGAIN, "the ring is full: its slowest subscriber has not read enough");
 	}
-	if (wait_space(w, has_room, &want, deadline) < 0)
-		return leat__say(-ETIMEDOUT, "the ring stayed full: its slowest subscriber does not read");
-	return 0;
+	r = wait_space(w, has_room, &want, deadline);
+	return r < 0 ? leat__say(-ETIMEDOUT, "the ring stayed full: its slowest subscriber does not read") : r;
 }
 
 static int block_room(struct leat__writer *w, int64_t timeout_ns, uint64_t deadline)
 {
 	struct want_room want = {w, 0};
-	int b;
+	int b, r;
 
 	leat__writer_flush(w);
 	b = leat__blocks_get(w);
-	if (b < 0 && timeout_ns && wait_space(w, has_block, &want, deadline) == 0)
-		return 0;
+	if (b < 0 && timeout_ns) {
+		r = wait_space(w, has_block, &want, deadline);
+		if (r >= 0)
+			return r;
+	}
 	if (b < 0) {
 		b = leat__blocks_get(w); /* why not, now */
 		if (b == -EAGAIN)
@@ -340,12 +347,12 @@ int leat__writer_claim(struct leat__writer *w, uint64_t size, void **ret, int64_
 		deadline = timeout_ns > 0 ? leat__deadline(timeout_ns) : LEAT__NEVER;
 		if (large) {
 			r = block_room(w, timeout_ns, deadline);
-			if (r < 0)
+			if (r != 0)
 				return r;
 		}
 		if (w->tail + need > w->limit) {
 			r = room(w, need, timeout_ns, deadline);
-			if (r < 0) {
+			if (r != 0) {
 				if (large)
 					leat__blocks_put(w, w->block);
 				w->block = -1;

@@ -22,6 +22,8 @@ struct leat__laggard {
 	uint64_t state, cursor, since;
 };
 
+#define LEAT__BURY_NS UINT64_C(100000000) /* bury_ns of who has no reason for another */
+
 struct leat__writer {
 	/* every message */
 	uint64_t tail; /* ours; readers see tail - batch */
@@ -54,10 +56,13 @@ struct leat__writer {
 	struct leat__laggard *laggards; /* one per slot; NULL without grace */
 	uint64_t grace_ns;
 	uint64_t waits, evicted;
-	/* Rings by hand: nobody else frees the slots of dead readers. NULL in channels. */
-	void (*bury)(void *arg);
+	/*
+	 * Asked every bury_ns while there is no room: frees the slots of readers whose death nobody else sees to. 1: who
+	 * claims has something else to do first, and is to claim again.
+	 */
+	int (*bury)(void *arg);
 	void *bury_arg;
-	uint64_t buried_at;
+	uint64_t bury_ns, buried_at;
 	uint64_t stretch; /* bytes after which the long way is due, whatever else; 0: never */
 	struct leat__spin spin;
 };
@@ -149,7 +154,7 @@ static inline int leat__writer_put(struct leat__writer *w, unsigned char *at, ui
 	return leat__writer_show(w, next, tail, seq + 1, size);
 }
 
-/* See leat_claim(3), leat_commit(3): the same errors. */
+/* See leat_claim(3), leat_commit(3): the same errors; and 1, see bury. */
 int leat__writer_claim(struct leat__writer *w, uint64_t size, void **ret, int64_t timeout_ns);
 int leat__writer_commit(struct leat__writer *w, uint64_t size, unsigned more);
 int leat__writer_abort(struct leat__writer *w);
