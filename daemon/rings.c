@@ -316,6 +316,7 @@ int ring_add(struct registry *reg, struct channel *ch, const struct ring_file *f
 		/* The cursor before the state, the lines before LIVE, LIVE before the reply: a
 		 * subscriber loses nothing to the time it takes to map a new ring. */
 		leat__store_relaxed(&lines[i].cursor, UINT64_C(0));
+		leat__store_relaxed(&lines[i].count, UINT64_C(0));
 		leat__store_release(&lines[i].state,
 				    LEAT__WORD(ring->id, ch->slots[i].grant << 12 | state));
 	}

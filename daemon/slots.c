@@ -134,6 +134,7 @@ int slot_grant(struct registry *reg, struct channel *ch, uint32_t mode, const st
 		/* The newcomer joins or says DONE; until then the entry is not reused under it. */
 		line = &lines_of(r)[s];
 		leat__store_relaxed(&line->cursor, UINT64_C(0));
+		leat__store_relaxed(&line->count, UINT64_C(0));
 		leat__store_release(&line->state, LEAT__WORD(r->id, ch->grants << 12 | states[mode]));
 	}
 	leat__fence();
@@ -165,6 +166,7 @@ void groups_revive(struct registry *reg, struct channel *ch)
 			else if (ch->slots[i].mode == LEAT__WORKER && ch->slots[i].owner)
 				state = LEAT__IDLE;
 			leat__store_relaxed(&line->cursor, UINT64_C(0));
+			leat__store_relaxed(&line->count, UINT64_C(0));
 			leat__store_release(&line->state, LEAT__WORD(r->id, state));
 		}
 		leat__store_release(&leat__ctrl_entries(ch->shm)[entry].word, LEAT__WORD(r->id, LEAT__ENDED));

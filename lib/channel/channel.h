@@ -347,8 +347,6 @@ int leat__queue_due(const struct leat_queue *q);
 unsigned leat__queue_listen(struct leat_queue *q, uint32_t **bells);
 void leat__queue_hush(struct leat_queue *q);
 struct leat_sub *leat__queue_sub(const struct leat_queue *q);
-/* Its publisher (@a may be NULL) died on the way to another. */
-void leat__queue_thaw(struct leat_sub *s, const struct leat__attached *a);
 
 /* poll.c: the subscriber (or worker) looked and found nothing; arm its descriptor. 1: there is something now. */
 int leat__pollable_arm(struct leat_sub *s);

@@ -80,17 +80,12 @@ int leat__queue_over(struct leat_sub *s, struct leat__attached *a)
 	struct leat__group g = view(a);
 
 	(void)s;
-	if (a->left)
+	if (a->left || leat__load_acquire(&a->r.ring->moving) == LEAT__HAS_MOVED)
 		return leat__group_quiet(&g);
+	if (a->dead) /* it was about to go on elsewhere, and never got there */
+		leat__group_thaw(&a->lines[a->seat->group]);
 	/* Its end, then what is there: nothing comes after it. */
 	return (a->dead || leat__load_acquire(&a->r.ring->closed)) && leat__group_over(&g, &a->r);
-}
-
-void leat__queue_thaw(struct leat_sub *s, const struct leat__attached *a)
-{
-	(void)s;
-	if (a)
-		leat__group_thaw(&a->lines[a->seat->group]);
 }
 
 /* ---- waiting ---- */

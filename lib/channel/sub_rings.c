@@ -508,8 +508,6 @@ int leat__sub_reap(struct leat_sub *s)
 		struct leat__attached *a = s->rings[i];
 
 		if (a != s->peeked && is_over(s, a)) {
-			if (s->queue && a->pending)
-				leat__queue_thaw(s, predecessor(s, a));
 			leat__sub_detach(s, i);
 			any = 1;
 		} else {

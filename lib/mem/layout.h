@@ -59,6 +59,8 @@ struct leat__head {
 static_assert(sizeof(struct leat__head) == LEAT__LINE, "layout 1");
 static_assert(offsetof(struct leat__head, check) == 96, "layout 1");
 
+enum { LEAT__IS_MOVING = 1, LEAT__HAS_MOVED = 2 };
+
 /* A ring region: the publisher writes, everybody else maps it read-only. */
 struct leat__ring_shm {
 	alignas(8) struct leat__head head;
@@ -81,7 +83,7 @@ struct leat__ring_shm {
 	uint32_t pid;
 	alignas(8) uint64_t waits;
 	alignas(8) uint64_t evicted;
-	alignas(8) uint64_t moving; /* 1: its publisher goes on in another, of the same origin */
+	alignas(8) uint64_t moving; /* its publisher goes on in another, of the same origin */
 	alignas(8) uint64_t began;  /* 1 + tail when it went on in this one; 0: it has not */
 	uint64_t pad5[11];
 	/* from here: uint64_t words[n_blocks] */
@@ -146,7 +148,7 @@ static_assert(sizeof(struct leat__slot) == LEAT__LINE, "layout 1");
 struct leat__line {
 	alignas(8) uint64_t cursor;
 	alignas(8) uint64_t state; /* ring id << 24 | grant << 12 | rejoin << 4 | state; see below for queues */
-	alignas(8) uint64_t count; /* queues: how often the message was delivered */
+	alignas(8) uint64_t count; /* queues: how often the message was delivered; a group's: up to where all come again */
 	uint64_t pad[13];
 };
 static_assert(sizeof(struct leat__line) == LEAT__LINE, "layout 1");

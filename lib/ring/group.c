@@ -197,7 +197,7 @@ int leat__group_claim(const struct leat__group *g, struct leat__reader *r, struc
 	int e = 0;
 
 	for (int i = 0; i < TRIES; i++) {
-		uint64_t seen = leat__load_acquire(&shared->state), pos, next;
+		uint64_t seen = leat__load_acquire(&shared->state), pos, next, count;
 
 		if (LEAT__RING_ID(seen) != g->id)
 			break;
@@ -219,7 +219,8 @@ int leat__group_claim(const struct leat__group *g, struct leat__reader *r, struc
 		}
 		/* Before the claim: the publisher, who looks at the group's line first, sees one of the two. */
 		leat__store_relaxed(&line->cursor, pos);
-		leat__store_relaxed(&line->count, UINT64_C(1));
+		count = pos < leat__load_relaxed(&shared->count) ? 2 : 1;
+		leat__store_relaxed(&line->count, count);
 		set(line, word, LEAT__TAKING);
 		e = message_at(r, pos, msg);
 		if (e < 0)
@@ -234,7 +235,7 @@ int leat__group_claim(const struct leat__group *g, struct leat__reader *r, struc
 		if (leat__cas(&shared->cursor, pos, next)) {
 			set(line, word, LEAT__TAKEN);
 			leat__reader_step(r, msg->need);
-			*hand = (struct leat__hand){line, (word & ~UINT64_C(0xf)) | LEAT__TAKEN, 1, 0};
+			*hand = (struct leat__hand){line, (word & ~UINT64_C(0xf)) | LEAT__TAKEN, count, 0};
 			return 1;
 		}
 	}

@@ -101,15 +101,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	ring->sent = position(&in, tame & 2);
 	ring->intent = position(&in, tame);
 	ring->limit = position(&in, tame);
-	ring->closed = next8(&in) & 1;
-	ring->moving = next8(&in) & 1;
+	ring->closed = next8(&in) & 3;
+	ring->moving = next8(&in) & 3;
 	ring->began = next64(&in);
 	for (int i = 0; i < LEAT__MARKS; i++)
 		ring->marks[i] = position(&in, tame);
 	for (int i = 0; i < BLOCKS; i++)
 		leat__block_words(ring)[i] = position(&in, tame & 2);
 	for (int i = 0; i < SLOTS; i++)
-		lines[i] = (struct leat__line){.cursor = position(&in, tame) | (next8(&in) & 1),
+		lines[i] = (struct leat__line){.cursor = position(&in, tame) | (next8(&in) & 3),
 					       .state = LEAT__WORD(tame ? 1 : next8(&in), next64(&in) & 0xffffff),
 					       .count = next8(&in)};
 	memset(view, 0, CAPACITY);
