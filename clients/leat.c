@@ -15,7 +15,7 @@
 struct cli_command *const cli_commands[] = {
 	&cmd_call, &cmd_completion, &cmd_doctor, &cmd_get, &cmd_kick, &cmd_ls,   &cmd_metrics,  &cmd_ping, &cmd_policy_check, &cmd_policy_explain, &cmd_pub, &cmd_queue_push, &cmd_queue_take, &cmd_quota,
 	&cmd_region_cat, &cmd_region_ls, &cmd_region_share,
-	&cmd_rm,   &cmd_serve,      &cmd_set, &cmd_stat, &cmd_sub, &cmd_who, NULL,
+	&cmd_rm,   &cmd_serve,      &cmd_set, &cmd_stat, &cmd_sub, &cmd_ticket_keygen, &cmd_ticket_mint, &cmd_ticket_narrow, &cmd_ticket_show, &cmd_who, NULL,
 };
 volatile sig_atomic_t cli_stop;
 

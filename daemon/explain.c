@@ -36,25 +36,39 @@ static struct config *load(const char *path)
 int check_config(const char *path)
 {
 	struct config *c = load(path);
-	int bad = !c || config_fault(c, 0);
+	struct ticket_keys *keys = NULL;
+	const char *file = c ? config_keys(c) : NULL, *why = NULL;
+	int bad = !c || config_fault(c, 0), fd = file ? ticket_keys_open(file, &why) : -1;
 
+	if (file && (fd < 0 || ticket_keys_read(fd, &keys, &why) < 0)) {
+		fprintf(stderr, "leatd: read the keys of tickets, %s: %s\n", file, why);
+		bad = 1;
+	}
+	if (fd >= 0)
+		close(fd);
+	ticket_keys_free(keys);
 	config_free(c);
 	return bad ? FAILED : 0;
 }
 
-/* user:NAME, uid:N, or either without the word; with all groups that the host knows of. */
+/* user:NAME, uid:N, or either without the word, with all groups that the host knows of; or ticket: whoever has one. */
 static int find_person(const char *word, struct person *ret, gid_t *groups, int room)
 {
 	const char *name = !strncmp(word, "user:", 5) ? word + 5 : !strncmp(word, "uid:", 4) ? word + 4 : word;
+	static const struct ticket any = {.expires = UINT64_MAX, .verbs = (1u << VERBS) - 1, .good = 1};
 	char *end;
 	unsigned long id = strtoul(name, &end, 10);
 	const struct passwd *pw = *name && !*end ? getpwuid((uid_t)id) : getpwnam(name);
 
+	if (!strcmp(word, "ticket")) {
+		*ret = (struct person){.uid = (uid_t)-2, .gid = (gid_t)-2, .tickets = &any, .n_tickets = 1};
+		return 0;
+	}
 	if (!pw && (!*name || *end)) {
 		fprintf(stderr, "leatd: there is no user '%s' on this host: give uid:N\n", name);
 		return -1;
 	}
-	*ret = (struct person){pw ? pw->pw_uid : (uid_t)id, pw ? pw->pw_gid : (gid_t)-1, groups, 0};
+	*ret = (struct person){.uid = pw ? pw->pw_uid : (uid_t)id, .gid = pw ? pw->pw_gid : (gid_t)-1, .groups = groups};
 	if (pw && getgrouplist(pw->pw_name, pw->pw_gid, groups, &room) >= 0)
 		ret->n_groups = (unsigned)room;
 	return 0;
@@ -78,11 +92,9 @@ int explain(const char *path, int json, char **words)
 	struct person who;
 	struct ruling why;
 	struct config *c;
-	unsigned verb = 0;
+	unsigned verb = verb_find(words[1]);
 	int may;
 
-	while (verb < VERBS && strcmp(verb_names[verb], words[1]) != 0)
-		verb++;
 	if (verb == VERBS) {
 		fprintf(stderr, "leatd: '%s' is no verb: publish, subscribe, observe, create, watch or administer\n", words[1]);
 		return USAGE;
@@ -95,7 +107,11 @@ int explain(const char *path, int json, char **words)
 		return FAILED;
 	may = policy_may(c, (uid_t)-1, &who, verb, words[2], &why);
 	if (json) {
-		printf("{\"uid\": %u, \"verb\": \"%s\", \"name\": ", (unsigned)who.uid, verb_names[verb]);
+		if (who.n_tickets)
+			printf("{\"uid\": null, ");
+		else
+			printf("{\"uid\": %u, ", (unsigned)who.uid);
+		printf("\"verb\": \"%s\", \"name\": ", verb_name(verb));
 		put_json(words[2]);
 		printf(", \"may\": %s, \"file\": ", may ? "true" : "false");
 		if (why.file)
@@ -106,7 +122,11 @@ int explain(const char *path, int json, char **words)
 		put_json(why.what);
 		printf("}\n");
 	} else {
-		printf("uid %u %s %s %s: ", (unsigned)who.uid, may ? "may" : "may not", verb_names[verb], words[2]);
+		if (who.n_tickets)
+			printf("who has a ticket for it ");
+		else
+			printf("uid %u ", (unsigned)who.uid);
+		printf("%s %s %s: ", may ? "may" : "may not", verb_name(verb), words[2]);
 		if (why.file)
 			printf("%s:%u: ", why.file, why.line);
 		printf("%s\n", why.what);

@@ -89,7 +89,23 @@ struct object *object_find(const struct session *s, uint64_t id, unsigned kinds)
 
 static struct person person_of(const struct session *s)
 {
-	return (struct person){s->owner.uid, s->gid, s->groups, s->n_groups};
+	/* A key may have gone since, or come back. */
+	for (unsigned i = 0; i < s->n_tickets; i++)
+		s->tickets[i].good = s->tickets[i].sealed && ticket_keys_have(s->b->keys, s->tickets[i].key);
+	return (struct person){s->owner.uid, s->gid, s->groups, s->n_groups, s->tickets, s->n_tickets};
+}
+
+/* Of those who showed one. */
+static const char *ticket_trouble(const struct person *who)
+{
+	for (unsigned i = 0; i < who->n_tickets; i++)
+		if (!who->tickets[i].good)
+			return who->tickets[i].sealed ? "; the key of a ticket that it showed is not in force any more"
+						      : "; a ticket that it showed is none, or was not made with a key in force";
+	for (unsigned i = 0; i < who->n_tickets; i++)
+		if (ticket_now() >= who->tickets[i].expires)
+			return "; a ticket that it showed has expired: ask for another";
+	return who->n_tickets ? "; its tickets are not for that, or the policy takes none there" : "";
 }
 
 int session_may(const struct session *s, enum verb verb, const char *name)
@@ -98,8 +114,8 @@ int session_may(const struct session *s, enum verb verb, const char *name)
 
 	if (!s->b->config || policy_may(s->b->config, geteuid(), &who, verb, name, NULL))
 		return 0;
-	return leat__fail(-EACCES, "uid %u may not %s %s: the administrator's 'leat policy explain uid:%u %s %s' says why",
-			  (unsigned)who.uid, verb_names[verb], name, (unsigned)who.uid, verb_names[verb], name);
+	return leat__fail(-EACCES, "uid %u may not %s %s: the administrator's 'leat policy explain uid:%u %s %s' says why%s",
+			  (unsigned)who.uid, verb_name(verb), name, (unsigned)who.uid, verb_name(verb), name, ticket_trouble(&who));
 }
 
 int session_sees(const struct session *s, const char *name)

@@ -17,13 +17,8 @@
 #include "policy.h"
 #include "quota.h"
 
-const char *const verb_names[VERBS] = {
-	[V_PUBLISH] = "publish", [V_SUBSCRIBE] = "subscribe", [V_OBSERVE] = "observe",
-	[V_CREATE] = "create",   [V_WATCH] = "watch",         [V_ADMINISTER] = "administer",
-};
-
 struct who {
-	enum { EVERYBODY, A_UID, A_GID } kind;
+	enum { EVERYBODY, A_UID, A_GID, A_TICKET } kind;
 	uint32_t id;
 };
 
@@ -51,6 +46,7 @@ struct config {
 	struct rule *rules;
 	struct limits *limits; /* of single users, then all users' */
 	double linger;
+	char *keys; /* of tickets; NULL: there are none */
 	char **faults, **files;
 	unsigned n_faults, n_files;
 	int out_of_memory;
@@ -104,6 +100,10 @@ static int parse_who(struct parse *p, char *word, struct who *ret)
 	*ret = (struct who){EVERYBODY, 0};
 	if (!strcmp(word, "*"))
 		return 0;
+	if (!strcmp(word, "ticket")) {
+		ret->kind = A_TICKET;
+		return 0;
+	}
 	if (!strncmp(word, "uid:", 4) || !strncmp(word, "gid:", 4)) {
 		ret->kind = *word == 'u' ? A_UID : A_GID;
 		if (parse_id(word + 4, &ret->id) < 0)
@@ -120,7 +120,7 @@ static int parse_who(struct parse *p, char *word, struct who *ret)
 		*ret = (struct who){A_GID, gr ? gr->gr_gid : 0};
 		return gr ? 0 : fault(p, "there is no group '%s' on this host", word + 6) - 1;
 	}
-	return fault(p, "'%s' is nobody: say *, uid:N, gid:N, user:NAME or group:NAME", word) - 1;
+	return fault(p, "'%s' is nobody: say *, uid:N, gid:N, user:NAME, group:NAME or ticket", word) - 1;
 }
 
 static struct rule *rule_new(struct parse *p, const char *prefix, unsigned verbs)
@@ -142,22 +142,12 @@ static struct rule *rule_new(struct parse *p, const char *prefix, unsigned verbs
 	return r;
 }
 
-/* Is @name at or below @prefix? */
-static int is_below(const char *name, const char *prefix)
-{
-	size_t n = strlen(prefix);
-
-	return !n || (!strncmp(name, prefix, n) && (!name[n] || name[n] == '/'));
-}
-
 static int parse_rule(struct parse *p, const char *prefix, const char *key, const char *value)
 {
 	char words[512], *save = NULL;
 	struct rule *r = NULL;
-	unsigned verb = 0;
+	unsigned verb = verb_find(key);
 
-	while (verb < VERBS && strcmp(verb_names[verb], key) != 0)
-		verb++;
 	if (verb == VERBS)
 		return fault(p, "'%s' is no verb: publish, subscribe, observe, create, watch or administer", key);
 	/* A list may go on in further lines. */
@@ -191,6 +181,18 @@ static int parse_broker(struct parse *p, const char *key, const char *value)
 	p->c->linger = strtod(value, &end);
 	if (end == value || *end || !(p->c->linger >= 0) || p->c->linger > 1e6)
 		return fault(p, "linger: '%s' is not a number of seconds from 0 to 1000000", value);
+	return 0;
+}
+
+static int parse_tickets(struct parse *p, const char *key, const char *value)
+{
+	if (strcmp(key, "keys") != 0)
+		return fault(p, "[tickets] has no '%s': only keys", key);
+	if (*value != '/')
+		return fault(p, "keys: '%s' is no absolute path", value);
+	free(p->c->keys);
+	p->c->keys = strdup(value);
+	p->c->out_of_memory |= !p->c->keys;
 	return 0;
 }
 
@@ -255,6 +257,8 @@ static int on_key(void *arg, const char *section, const char *key, const char *v
 
 	if (p->main && !strcmp(section, "broker"))
 		return parse_broker(p, key, value), 1;
+	if (p->main && !strcmp(section, "tickets"))
+		return parse_tickets(p, key, value), 1;
 	if (p->main && !strncmp(section, "limits", 6) && (!section[6] || section[6] == ' '))
 		return parse_limit(p, section, key, value), 1;
 	if (!*section)
@@ -265,7 +269,7 @@ static int on_key(void *arg, const char *section, const char *key, const char *v
 		prefix[n - 1] = 0;
 	if (*prefix && leat__name_check(prefix) < 0)
 		return fault(p, "[%s] is no prefix of names: %s", section, leat_why()), 1;
-	if (!p->main && !(*prefix && is_below(prefix, p->prefix)))
+	if (!p->main && !(*prefix && name_is_below(prefix, p->prefix)))
 		return fault(p, "[%s]: this file speaks for %s only", section, p->prefix), 1;
 	return parse_rule(p, prefix, key, value), 1;
 }
@@ -409,6 +413,7 @@ void config_free(struct config *c)
 		free(c->files[i]);
 	free(c->faults);
 	free(c->files);
+	free(c->keys);
 	free(c);
 }
 
@@ -420,6 +425,11 @@ const char *config_fault(const struct config *c, unsigned i)
 double config_linger(const struct config *c)
 {
 	return c->linger;
+}
+
+const char *config_keys(const struct config *c)
+{
+	return c->keys;
 }
 
 uint64_t config_limit(const struct config *c, uid_t owner, uid_t uid, unsigned what)
@@ -441,12 +451,21 @@ uint64_t config_limit(const struct config *c, uid_t owner, uid_t uid, unsigned w
 
 /* ---- deciding ---- */
 
-static int is_one_of(const struct person *who, const struct rule *r)
+static int has_ticket(const struct person *who, enum verb verb, const char *name)
+{
+	for (unsigned i = 0; i < who->n_tickets; i++)
+		if (ticket_covers(&who->tickets[i], verb, name))
+			return 1;
+	return 0;
+}
+
+static int is_one_of(const struct person *who, const struct rule *r, enum verb verb, const char *name)
 {
 	for (unsigned i = 0; i < r->n; i++) {
 		const struct who *w = &r->list[i];
 
-		if (w->kind == EVERYBODY || (w->kind == A_UID && w->id == who->uid) || (w->kind == A_GID && w->id == who->gid))
+		if (w->kind == EVERYBODY || (w->kind == A_UID && w->id == who->uid) || (w->kind == A_GID && w->id == who->gid) ||
+		    (w->kind == A_TICKET && has_ticket(who, verb, name)))
 			return 1;
 		for (unsigned g = 0; w->kind == A_GID && g < who->n_groups; g++)
 			if (who->groups[g] == w->id)
@@ -469,12 +488,12 @@ int policy_may(const struct config *c, uid_t owner, const struct person *who, en
 		return 1;
 	}
 	snprintf(own, sizeof(own), "u/%u", (unsigned)who->uid);
-	if (is_below(name, own) && strcmp(name, own) != 0) {
+	if (name_is_below(name, own) && strcmp(name, own) != 0) {
 		ret->what = "names below u/UID belong to that user";
 		return 1;
 	}
 	for (const struct rule *r = c->rules; r; r = r->next)
-		if ((r->verbs & 1u << verb) && is_below(name, r->prefix) &&
+		if ((r->verbs & 1u << verb) && name_is_below(name, r->prefix) &&
 		    (!best || strlen(r->prefix) > strlen(best->prefix) ||
 		     (r->closed && strlen(r->prefix) == strlen(best->prefix))))
 			best = r;
@@ -483,8 +502,8 @@ int policy_may(const struct config *c, uid_t owner, const struct person *who, en
 		return 0;
 	}
 	*ret = (struct ruling){best->file, best->line, best->closed ? "this file is wrong, and closes what it is for" :
-			       is_one_of(who, best) ? "is in this list" : "is not in this list"};
-	return !best->closed && is_one_of(who, best);
+			       is_one_of(who, best, verb, name) ? "is in this list" : "is not in this list"};
+	return !best->closed && is_one_of(who, best, verb, name);
 }
 
 int policy_sees(const struct config *c, uid_t owner, const struct person *who, const char *name)

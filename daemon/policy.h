@@ -10,16 +10,16 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/types.h>
+#include "ticket.h"
 
-enum verb { V_PUBLISH, V_SUBSCRIBE, V_OBSERVE, V_CREATE, V_WATCH, V_ADMINISTER, VERBS };
-extern const char *const verb_names[VERBS];
-
-/* Whom the kernel says we talk to. */
+/* Whom the kernel says we talk to, and the tickets that he has shown. */
 struct person {
 	uid_t uid;
 	gid_t gid;
 	const gid_t *groups;
 	unsigned n_groups;
+	const struct ticket *tickets;
+	unsigned n_tickets;
 };
 
 struct config;
@@ -39,6 +39,8 @@ void config_free(struct config *c);
 const char *config_fault(const struct config *c, unsigned i);
 /* [broker] linger, in seconds; negative: not given. */
 double config_linger(const struct config *c);
+/* [tickets] keys: the path of their file; NULL: not given. */
+const char *config_keys(const struct config *c);
 
 /* [limits]: how much of @what (enum leat__quota; LEAT__QUOTAS: requests a second of one client) @uid may have; UINT64_MAX:
  * any, as root and @owner. */

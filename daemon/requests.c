@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/base.h"
+#include "log.h"
 #include "mem/life.h"
 #include "snapshot.h"
 
@@ -83,6 +84,36 @@ static int resume(struct session *s, uint64_t client, uint64_t instance)
 	return 1;
 }
 
+/* The tickets it shows. One that is none is no reason to refuse it: whoever lists no tickets need not care. */
+static void take_tickets(struct session *s, const struct leat__in *in)
+{
+	const unsigned char *at = NULL;
+	struct ticket *list = NULL;
+	const char *why;
+	unsigned n = 0;
+	size_t size;
+	int e;
+
+	while (n < TICKETS_MOST && (at = leat__wire_next(in, LEAT__T_TICKET, at, &size))) {
+		struct ticket *more = realloc(list, (n + 1) * sizeof(*list));
+
+		if (!more)
+			break;
+		list = more;
+		e = ticket_read(s->b->keys, (const char *)at, size, &list[n], &why);
+		if (e < 0 && s->b->keys)
+			log_client(LOG_IS_WARNING, "ticket-refused", &s->owner, why);
+		else if (e == 0 && s->b->verbose)
+			log_event(LOG_IS_INFO, "ticket", "client=%llu key=%016llx id=%016llx prefix=\"%s\"",
+				  (unsigned long long)s->owner.client, (unsigned long long)list[n].key,
+				  (unsigned long long)list[n].id, list[n].prefix);
+		n++;
+	}
+	free(s->tickets);
+	s->tickets = list;
+	s->n_tickets = n;
+}
+
 static int do_hello(struct session *s, struct leat__in *in, struct leat__packet *p,
 		    struct reply *r)
 {
@@ -109,6 +140,7 @@ static int do_hello(struct session *s, struct leat__in *in, struct leat__packet 
 	e = resume(s, get_u64(in, LEAT__T_CLIENT), get_u64(in, LEAT__T_INSTANCE)) ? 0 : give_life(s, r);
 	if (e < 0)
 		return e;
+	take_tickets(s, in);
 	s->b->n_strange -= (uint32_t)!s->greeted;
 	s->greeted = 1;
 	keep_session(s);

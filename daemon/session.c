@@ -25,6 +25,13 @@
 
 /* ---- the end of a session ---- */
 
+static void session_free(struct session *s)
+{
+	free(s->groups);
+	free(s->tickets);
+	free(s);
+}
+
 static void handle_closed(uv_handle_t *h)
 {
 	struct session *s = h->data;
@@ -33,8 +40,7 @@ static void handle_closed(uv_handle_t *h)
 		return;
 	if (s->pidfd >= 0)
 		close(s->pidfd);
-	free(s->groups);
-	free(s);
+	session_free(s);
 }
 
 /* The watch goes before the descriptor: the next client's may get the same number. */
@@ -82,10 +88,8 @@ void session_end(struct session *s)
 	quota_give(b->reg.quotas, &s->owner, LEAT__Q_CLIENTS, 0, 2);
 	quota_go(b->reg.quotas, &s->owner);
 	broker_commit(b);
-	if (!s->handles) { /* an earlier worker's, of whom nothing was left */
-		free(s->groups);
-		free(s);
-	}
+	if (!s->handles) /* an earlier worker's, of whom nothing was left */
+		session_free(s);
 	b->changed(b);
 }
 

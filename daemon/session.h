@@ -19,6 +19,7 @@ struct broker {
 	uint64_t instance;
 	int lives; /* a file whose bytes the clients' processes keep locked: see mem/life.h */
 	struct config *config; /* NULL: who is let in may do anything */
+	struct ticket_keys *keys; /* NULL: no ticket counts */
 	int verbose;
 	uint64_t told; /* the last change that watchers were told of */
 	uint32_t n_parked, n_strange; /* sessions that are parked; that have not greeted us */
@@ -76,6 +77,8 @@ struct session {
 	struct owner owner;
 	gid_t gid, *groups;
 	unsigned n_groups;
+	struct ticket *tickets; /* that it has shown */
+	unsigned n_tickets;
 	struct object *objects;
 	uint64_t next_object;
 	uint64_t done;              /* the last request that made a difference: if it comes again, it is done */

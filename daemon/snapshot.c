@@ -56,9 +56,10 @@ void keep_share(struct registry *reg, const struct share *s)
 void keep_session(const struct session *s)
 {
 	struct rec_session r = {s->owner, s->next_object, s->done, s->sock_key, s->pid_key, (uint32_t)s->greeted,
-				(uint32_t)s->kicked};
+				(uint32_t)s->kicked, s->n_tickets, 0};
 
-	store_put(s->b->reg.store, REC_SESSION, s->owner.client, 0, &r, sizeof(r), NULL, 0);
+	store_put(s->b->reg.store, REC_SESSION, s->owner.client, 0, &r, sizeof(r), s->tickets,
+		  s->n_tickets * sizeof(*s->tickets));
 }
 
 void keep_object(const struct session *s, const struct object *o)
@@ -284,6 +285,23 @@ static int load_share(struct load *l, const struct store_record *r)
 	return e;
 }
 
+/* How many of them, at the end of a session's record: *ret is the caller's. -1: it says nonsense; -ENOMEM. */
+static int get_tickets(const struct store_record *r, uint32_t n, struct ticket **ret)
+{
+	size_t size = n * sizeof(**ret);
+
+	*ret = NULL;
+	if (n > TICKETS_MOST || size > r->size)
+		return -1;
+	if (n && !(*ret = malloc(size)))
+		return -ENOMEM;
+	if (n)
+		memcpy(*ret, (const char *)store_data(r) + r->size - size, size);
+	for (uint32_t i = 0; i < n; i++)
+		(*ret)[i].prefix[LEAT__NAME_MAX] = 0;
+	return (int)n;
+}
+
 static int load_session(struct load *l, const struct store_record *r)
 {
 	struct session facts = {.b = l->b};
@@ -296,6 +314,10 @@ static int load_session(struct load *l, const struct store_record *r)
 	w.owner.program[sizeof(w.owner.program) - 1] = 0;
 	if (!r->a || r->a > l->b->next_client || w.owner.client != r->a)
 		return bad("a client");
+	e = get_tickets(r, w.n_tickets, &facts.tickets);
+	if (e < 0)
+		return e == -ENOMEM ? leat__say(e, "no memory for a client's tickets") : bad("a client's tickets");
+	facts.n_tickets = (unsigned)e;
 	facts.owner = w.owner;
 	facts.next_object = w.next_object;
 	facts.done = w.done;
@@ -314,6 +336,8 @@ static int load_session(struct load *l, const struct store_record *r)
 	e = session_adopt(&facts);
 	if (e == 0)
 		quota_had(l->b->reg.quotas, &facts.owner, LEAT__Q_CLIENTS, 0, 2);
+	else
+		free(facts.tickets);
 	if (e < 0 && facts.sock >= 0)
 		close(facts.sock);
 	if (e < 0 && facts.pidfd >= 0)

@@ -10,11 +10,11 @@
 #include "store.h"
 
 /* Keys of what there is one of. */
-enum { KEY_LISTEN = 1, KEY_LOCK = 2, KEY_LIVES = 3, KEY_CONFIG = 4 };
+enum { KEY_LISTEN = 1, KEY_LOCK = 2, KEY_LIVES = 3, KEY_CONFIG = 4, KEY_TICKETS = 5 };
 
 enum rec {
 	REC_BROKER = 1,
-	REC_SESSION = 2, /* a: the client */
+	REC_SESSION = 2, /* a: the client; its tickets follow */
 	REC_CHANNEL = 3, /* a: the key of its control region; its name follows */
 	REC_SLOT = 4,    /* a: the channel, b: the slot */
 	REC_RING = 5,    /* a: its number */
@@ -58,6 +58,7 @@ struct rec_session {
 	struct owner owner;
 	uint64_t next_object, done;
 	uint32_t sock_key, pid_key, greeted, kicked;
+	uint32_t n_tickets, pad; /* struct tickets follow, at the end */
 };
 
 struct rec_object {

@@ -24,7 +24,9 @@ struct ticket {
 	uint64_t key, id;
 	uint64_t expires; /* on CLOCK_BOOTTIME, ns; UINT64_MAX: never; 0: it has, it is of before this machine started */
 	uint32_t verbs;   /* 1 << verb */
-	uint32_t good;    /* its seal is right, and its key in force */
+	uint32_t sealed;  /* its seal is right */
+	uint32_t good;    /* and its key in force */
+	uint32_t pad;
 	char prefix[LEAT__NAME_MAX + 1]; /* at and below; "": all names */
 };
 

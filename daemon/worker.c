@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/base.h"
+#include "configure.h"
 #include "explain.h"
 #include "keeper.h"
 #include "link/sock.h"
@@ -25,7 +26,7 @@
 #include "snapshot.h"
 
 #define CONFIG "/etc/leat/leatd.conf"
-enum { EXIT_USAGE = 2, TRIES = 5, LINGER = 30 };
+enum { EXIT_USAGE = 2, TRIES = 5 };
 
 struct daemon {
 	struct broker b;
@@ -37,8 +38,7 @@ struct daemon {
 	struct store store;
 	int sock, lock, keeper;
 	int on_demand, given; /* given: the socket is systemd's */
-	const char *config;   /* its file; NULL: none */
-	double linger;        /* as told; negative: it is not */
+	struct configure configure;
 	int expiring, idling;
 	double idle_s;
 	char path[108];
@@ -155,96 +155,12 @@ static void tell_ready(int fd)
 	close(fd);
 }
 
-/* ---- configuration ---- */
-
-/* @text is in force from now on. What is not right in it is said. */
-static int apply(struct daemon *d, const char *text, size_t size)
-{
-	struct config *c;
-	int e = config_parse(text, size, &c);
-
-	if (e < 0)
-		return e;
-	for (unsigned i = 0; config_fault(c, i); i++)
-		log_event(LOG_IS_ERROR, "policy-closed", "why=\"%s: what this file is for is closed\"", config_fault(c, i));
-	config_free(d->b.config);
-	d->b.config = c;
-	d->b.reg.linger_ns = (uint64_t)((d->linger >= 0 ? d->linger : config_linger(c) >= 0 ? config_linger(c) : LINGER) * 1e9);
-	return 0;
-}
-
-/* Those who come after us go on with the same, whatever the files say by then. */
-static int keep_config(struct daemon *d, const char *text, size_t size)
-{
-	int fd = memfd_create("leat-config", MFD_CLOEXEC), e;
-
-	if (fd < 0 || write(fd, text, size) != (ssize_t)size)
-		e = leat__fail(-errno, "keep the configuration: %s", strerror(errno));
-	else
-		e = store_keep(&d->store, fd, &(uint32_t){KEY_CONFIG});
-	if (fd >= 0)
-		close(fd);
-	return e;
-}
-
-static int kept_config(struct daemon *d, int fd)
-{
-	off_t size = lseek(fd, 0, SEEK_END);
-	char *text = size >= 0 ? malloc((size_t)size + 1) : NULL;
-	int e = -EBADMSG;
-
-	if (text && pread(fd, text, (size_t)size, 0) == size)
-		e = apply(d, text, (size_t)size);
-	free(text);
-	return e;
-}
-
-/* At the start what is wrong in policy.d closes what it is for. */
-static int first_config(struct daemon *d)
-{
-	char *text;
-	size_t size;
-	int e = config_read(d->config, &text, &size);
-
-	if (e < 0)
-		return e;
-	e = apply(d, text, size);
-	if (e == 0)
-		e = keep_config(d, text, size);
-	free(text);
-	return e;
-}
-
-/* Later, all or nothing. */
 static void on_reload(uv_signal_t *h, int sig)
 {
 	struct daemon *d = h->data;
-	struct config *c = NULL;
-	char *text = NULL;
-	size_t size;
-	int e;
 
 	(void)sig;
-	if (!d->config)
-		return;
-	e = config_read(d->config, &text, &size);
-	if (e == 0)
-		e = config_parse(text, size, &c);
-	if (e > 0) {
-		for (unsigned i = 0; config_fault(c, i); i++)
-			log_event(LOG_IS_ERROR, "policy-wrong", "why=\"%s\"", config_fault(c, i));
-		e = leat__say(-EINVAL, "see above");
-	}
-	if (e == 0)
-		e = keep_config(d, text, size);
-	if (e == 0)
-		e = apply(d, text, size);
-	if (e < 0)
-		log_event(LOG_IS_ERROR, "reload-failed", "file=%s why=\"%s; what was in force stays\"", d->config, leat_why());
-	else
-		log_event(LOG_IS_INFO, "reloaded", "file=%s", d->config);
-	config_free(c);
-	free(text);
+	configure_again(&d->configure);
 }
 
 /* ---- beginning ---- */
@@ -344,7 +260,7 @@ static int find_socket(struct daemon *d, int *fds, uint32_t n)
 	}
 	e = listen_given(d->path, sizeof(d->path), &d->sock, &d->lock);
 	if (e == 0)
-		e = listen_open(d->path, d->config != NULL, &d->sock, &d->lock);
+		e = listen_open(d->path, d->configure.path != NULL, &d->sock, &d->lock);
 	if (e < 0)
 		return -1;
 	e = store_keep(&d->store, d->sock, &(uint32_t){KEY_LISTEN});
@@ -375,11 +291,8 @@ static int begin(struct daemon *d)
 	if (!d->b.reg.quotas)
 		return complain("serve", d->path, "no memory");
 	quotas_limit(d->b.reg.quotas, limit_of, &d->b);
-	if (d->config) {
-		e = there && fds[KEY_CONFIG] >= 0 ? kept_config(d, fds[KEY_CONFIG]) : first_config(d);
-		if (e < 0)
-			return complain("read", d->config, leat_why());
-	}
+	if (configure_begin(&d->configure, fds, n) < 0)
+		return complain("read", d->configure.path, leat_why());
 	if (find_socket(d, fds, n) < 0)
 		return -1;
 	e = there ? resume_instance(&d->b, fds, n) : begin_instance(&d->b);
@@ -418,6 +331,7 @@ static void end(struct daemon *d)
 	registry_free(&d->b.reg);
 	quotas_free(d->b.reg.quotas);
 	config_free(d->b.config);
+	ticket_keys_free(d->b.keys);
 	close(d->b.lives);
 	listen_close(d->path, d->sock, d->lock);
 	store_close(&d->store);
@@ -513,7 +427,7 @@ int main(int argc, char **argv)
 		{"help", no_argument, NULL, 'h'},           {"version", no_argument, NULL, 'V'},
 		{NULL, 0, NULL, 0},
 	};
-	static struct daemon d = {.sock = -1, .lock = -1, .idle_s = 5, .linger = -1};
+	static struct daemon d = {.sock = -1, .lock = -1, .idle_s = 5, .configure = {&d.b, NULL, -1}};
 	const char *domain = NULL;
 	int c, ready_fd = -1, check = 0, json = 0;
 
@@ -523,11 +437,11 @@ int main(int argc, char **argv)
 			domain = optarg;
 			break;
 		case 'l':
-			if (seconds(optarg, &d.linger) < 0)
+			if (seconds(optarg, &d.configure.linger) < 0)
 				return EXIT_USAGE;
 			break;
 		case 'c':
-			d.config = optarg;
+			d.configure.path = optarg;
 			break;
 		case 'C':
 		case 'E':
@@ -561,9 +475,9 @@ int main(int argc, char **argv)
 		}
 	}
 	if (check == 'C' && optind == argc)
-		return check_config(d.config ? d.config : CONFIG);
+		return check_config(d.configure.path ? d.configure.path : CONFIG);
 	if (check == 'E' && optind + 3 == argc)
-		return explain(d.config ? d.config : CONFIG, json, argv + optind);
+		return explain(d.configure.path ? d.configure.path : CONFIG, json, argv + optind);
 	if (check == 'E') {
 		fputs("leatd: --explain takes WHO, VERB and NAME\n", stderr);
 		return EXIT_USAGE;
@@ -572,14 +486,14 @@ int main(int argc, char **argv)
 		fprintf(stderr, "leatd: '%s' is too much; try leatd --help\n", argv[optind]);
 		return EXIT_USAGE;
 	}
-	d.b.reg.linger_ns = (uint64_t)((d.linger >= 0 ? d.linger : LINGER) * 1e9);
+	d.b.reg.linger_ns = (uint64_t)((d.configure.linger >= 0 ? d.configure.linger : LINGER) * 1e9);
 	signal(SIGPIPE, SIG_IGN);
 	raise_descriptors();
 	d.keeper = find_keeper();
 	if (listen_place(domain, d.path, sizeof(d.path)) < 0)
 		return 1;
-	if (!d.config && !strncmp(d.path, "/run/leat/", 10) && access(CONFIG, F_OK) == 0)
-		d.config = CONFIG;
+	if (!d.configure.path && !strncmp(d.path, "/run/leat/", 10) && access(CONFIG, F_OK) == 0)
+		d.configure.path = CONFIG;
 	d.given = getenv("LISTEN_FDS") != NULL;
 	return serve(&d, ready_fd) < 0;
 }

@@ -3,8 +3,13 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <signal.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include "base/atomic.h"
 #include "base/base.h"
 #include "harness.h"
 #include "policy.h"
@@ -65,7 +70,7 @@ static struct config *load(int want)
 static int may(const struct config *c, uid_t uid, enum verb v, const char *name)
 {
 	static const gid_t video[] = {VIDEO};
-	struct person who = {uid, uid, video, uid == BOB};
+	struct person who = {uid, uid, video, uid == BOB, NULL, 0};
 
 	return policy_may(c, 65500, &who, v, name, NULL);
 }
@@ -180,6 +185,7 @@ struct user {
 	int want;
 };
 static char domain[300];
+static const char *shown; /* the ticket that they show; NULL: none */
 
 static void as_user(void *arg)
 {
@@ -188,6 +194,8 @@ static void as_user(void *arg)
 
 	must(setgroups(u->extra ? 1 : 0, &u->extra) == 0 && setresgid(u->uid, u->uid, u->uid) == 0 &&
 	     setresuid(u->uid, u->uid, u->uid) == 0, "become uid %u", (unsigned)u->uid);
+	if (shown)
+		setenv("LEAT_TICKET", shown, 1);
 	ok(leat_open(domain, &l));
 	u->fn(u, l);
 	leat_close(l);
@@ -832,6 +840,262 @@ START_TEST(who_is_put_out_stays_out)
 }
 END_TEST
 
+/* ---- tickets ---- */
+
+static const char *keys_file(void)
+{
+	static char path[300];
+
+	snprintf(path, sizeof(path), "%s/keys", conf_dir());
+	return path;
+}
+
+static void new_key(unsigned keep)
+{
+	const char *why = "";
+
+	ck_assert_msg(ticket_keys_add(keys_file(), keep, &why) == 0, "%s", why);
+}
+
+static const char *mint(const char *prefix, unsigned verbs, uint64_t ns)
+{
+	static char text[4][TICKET_TEXT];
+	static unsigned at;
+	struct ticket t = {.verbs = verbs, .expires = ns ? ticket_now() + ns : 0};
+	struct ticket_keys *keys;
+	const char *why = "";
+	int fd = ticket_keys_open(keys_file(), &why);
+
+	ck_assert_msg(fd >= 0 && ticket_keys_read(fd, &keys, &why) >= 0, "%s", why);
+	close(fd);
+	snprintf(t.prefix, sizeof(t.prefix), "%s", prefix);
+	ck_assert_msg(ticket_mint(keys, &t, text[++at % 4], &why) == 0, "%s", why);
+	ticket_keys_free(keys);
+	return text[at % 4];
+}
+
+static void ticket_office(void)
+{
+	char text[800];
+	int n;
+
+	new_key(0);
+	n = snprintf(text, sizeof(text), "[broker]\nlinger = 0\n[tickets]\nkeys = %s\n[camera]\npublish = ticket, uid:65501\n"
+					 "subscribe = ticket\ncreate = ticket\n[closed]\npublish = uid:65501\ncreate = *\n", keys_file());
+	put("leatd.conf", text, (size_t)n);
+	start();
+}
+
+START_TEST(a_ticket_lets_in_where_the_policy_takes_tickets)
+{
+	const unsigned pub = 1u << V_PUBLISH | 1u << V_CREATE, sub = 1u << V_SUBSCRIBE;
+	const char *good;
+	char many[4000], forged[TICKET_TEXT];
+
+	ROOT_ONLY
+	ticket_office();
+	run_as(EVE, publishes, "camera/1", -EACCES);
+	run_as(ALICE, publishes, "closed/1", 0);
+	good = shown = mint("camera", pub, 3600 * SEC);
+	run_as(EVE, publishes, "camera/1", 0);
+	run_as(EVE, subscribes, "camera/1", -EACCES); /* not its rights */
+	run_as(EVE, publishes, "closed/1", -EACCES);  /* no ticket counts there */
+	run_as(EVE, publishes, "cameras", -EACCES);
+	shown = mint("camera/left", pub, 3600 * SEC);
+	run_as(EVE, publishes, "camera/left/2", 0);
+	run_as(EVE, publishes, "camera/right", -EACCES);
+	shown = mint("", (1u << VERBS) - 1, 0);
+	run_as(EVE, subscribes, "camera/3", 0);
+	run_as(EVE, publishes, "closed/1", -EACCES);
+	run_as(EVE, removes, "camera/3", -EACCES); /* nobody may administer */
+	/* Several. */
+	snprintf(many, sizeof(many), "nonsense %s \n%s ", mint("camera/a", pub, SEC * 60), mint("camera/b", sub | pub, SEC * 60));
+	shown = many;
+	run_as(EVE, publishes, "camera/a", 0);
+	run_as(EVE, subscribes, "camera/b", 0);
+	run_as(EVE, subscribes, "camera/a", -EACCES);
+	/* Forged, and cut. */
+	strcpy(forged, good);
+	forged[strlen(forged) - 2] = forged[strlen(forged) - 2] == 'A' ? 'B' : 'A';
+	shown = forged;
+	run_as(EVE, publishes, "camera/1", -EACCES);
+	forged[20] = 0;
+	run_as(EVE, publishes, "camera/1", -EACCES);
+}
+END_TEST
+
+static void outlives_its_ticket(const struct user *u, struct leat *l)
+{
+	struct leat_pub *p, *q;
+	int e;
+
+	ok(leat_pub_open(l, u->name, NULL, &p));
+	while ((e = leat_pub_open(l, u->name, OPTS(leat_pub_opts, .capacity = 4096), &q)) == 0) {
+		leat_pub_close(q);
+		usleep(20000);
+	}
+	must(e == -EACCES && strstr(leat_why(), "has expired"), "%d: %s", e, leat_why());
+	ok(leat_send(p, "x", 1, SEC)); /* what is open is open */
+}
+
+START_TEST(a_ticket_expires)
+{
+	ROOT_ONLY
+	ticket_office();
+	shown = mint("camera", 1u << V_PUBLISH | 1u << V_CREATE, 700000000);
+	run_as(EVE, outlives_its_ticket, "camera/1", 0);
+}
+END_TEST
+
+static uint32_t *step;
+
+/* Says what it may at each step that the test takes. */
+static void tries(const struct user *u, struct leat *l)
+{
+	struct leat_pub *p;
+
+	(void)u;
+	for (uint32_t seen = 0, now; (now = leat__load_acquire(step)) != 99; usleep(1000)) {
+		if (now == seen || now % 2 == 0)
+			continue;
+		seen = now;
+		switch (leat_pub_open(l, "camera/1", NULL, &p)) {
+		case 0:
+			leat_pub_close(p);
+			leat__store_release(&step[1], 0u);
+			break;
+		case -EACCES:
+			leat__store_release(&step[1], (uint32_t)EACCES + (strstr(leat_why(), "key") ? 1000 : 0));
+			break;
+		default:
+			must(0, "%s", leat_why());
+		}
+		leat__store_release(step, now + 1);
+	}
+}
+
+/* What it may now: 0, EACCES, EACCES + 1000 saying that it is about a key. */
+static uint32_t ask(void)
+{
+	uint32_t n = leat__load_acquire(step) + 1;
+
+	leat__store_release(step, n);
+	eventually(leat__load_acquire(step) == n + 1);
+	return leat__load_acquire(&step[1]);
+}
+
+START_TEST(keys_change_while_it_runs)
+{
+	struct user u = {EVE, 0, tries, "", NULL, 0};
+	pid_t pid, w;
+	int fd;
+
+	ROOT_ONLY
+	step = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ck_assert(step != MAP_FAILED);
+	ticket_office();
+	shown = mint("camera", 1u << V_PUBLISH | 1u << V_CREATE, 0);
+	pid = child(as_user, &u);
+	ck_assert_uint_eq(ask(), 0);
+	/* Another worker goes on with the tickets that were shown, and with the keys that were in force. */
+	new_key(0);
+	w = worker_pid();
+	kill(w, SIGKILL);
+	eventually(worker_pid() > 0 && worker_pid() != w);
+	ck_assert_uint_eq(ask(), 0);
+	kill(broker_pid(), SIGHUP);
+	eventually(ask() == EACCES + 1000);
+	run_as(EVE, publishes, "camera/1", -EACCES);
+	shown = mint("camera", 1u << V_PUBLISH | 1u << V_CREATE, 0);
+	run_as(EVE, publishes, "camera/1", 0);
+	new_key(1); /* and the one before */
+	kill(broker_pid(), SIGHUP);
+	usleep(100000);
+	run_as(EVE, publishes, "camera/1", 0);
+	/* A file that is wrong changes nothing, also not for the next worker. */
+	fd = open(keys_file(), O_WRONLY | O_CLOEXEC | O_APPEND);
+	ck_assert(fd >= 0 && fchmod(fd, 0666) == 0);
+	close(fd);
+	kill(broker_pid(), SIGHUP);
+	usleep(100000);
+	run_as(EVE, publishes, "camera/1", 0);
+	chmod(keys_file(), 0600);
+	leat__store_release(step, 99u);
+	child_ok(pid);
+	munmap(step, 4096);
+}
+END_TEST
+
+START_TEST(without_its_keys_it_serves_and_takes_no_tickets)
+{
+	ROOT_ONLY
+	ticket_office();
+	shown = mint("camera", 1u << V_PUBLISH | 1u << V_CREATE, 0);
+	broker_kill(SIGTERM);
+	unlink(keys_file());
+	start();
+	run_as(EVE, publishes, "camera/1", -EACCES);
+	run_as(ALICE, publishes, "closed/1", 0);
+}
+END_TEST
+
+/* In a container, of which the broker's host knows nothing: only its directory is mounted there. */
+static void in_a_container(void *arg)
+{
+	const struct user *u = arg;
+	struct leat *l;
+	int fd;
+
+	must(setgroups(0, NULL) == 0 && setresgid(EVE, EVE, EVE) == 0 && setresuid(EVE, EVE, EVE) == 0, "become another");
+	prctl(PR_SET_DUMPABLE, 1);
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
+		_exit(0); /* the host does not let it */
+	fd = open("/proc/self/uid_map", O_WRONLY | O_CLOEXEC);
+	must(fd >= 0 && write(fd, "0 65503 1", 9) == 9 && getuid() == 0, "a world of its own");
+	close(fd);
+	must(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 && mount("tmpfs", "/run", "tmpfs", 0, NULL) == 0 &&
+	     mkdir("/run/leat", 0755) == 0 && mount(tmp_dir(), "/run/leat", NULL, MS_BIND, NULL) == 0, "mount: %s", strerror(errno));
+	setenv("LEAT_TICKET", shown, 1);
+	ok(leat_open("/run/leat/broker.sock", &l));
+	u->fn(u, l);
+	leat_close(l);
+}
+
+START_TEST(in_a_container_a_ticket_is_what_counts)
+{
+	struct user u = {EVE, 0, publishes, "camera/1", NULL, 0};
+
+	ROOT_ONLY
+	ticket_office();
+	shown = mint("camera", 1u << V_PUBLISH | 1u << V_CREATE, 0);
+	child_ok(child(in_a_container, &u));
+	u.name = "closed/1";
+	u.want = -EACCES;
+	child_ok(child(in_a_container, &u));
+}
+END_TEST
+
+START_TEST(too_long_a_ticket_is_refused_here)
+{
+	static char text[3100];
+	struct leat *l;
+
+	broker_start(NULL);
+	memset(text, 'x', sizeof(text) - 1);
+	setenv("LEAT_TICKET", text, 1);
+	ck_assert_int_eq(leat_open(getenv("LEAT_BROKER"), &l), -EINVAL);
+	ck_assert(strstr(leat_why(), "LEAT_TICKET"));
+	memset(text, ' ', sizeof(text) - 200);
+	for (int i = 0; i < 2900; i += 2)
+		text[i] = 'y';
+	text[2999] = 0;
+	setenv("LEAT_TICKET", text, 1); /* 1,450 of them: more than a packet takes; they are none anyway */
+	ok(leat_open(getenv("LEAT_BROKER"), &l));
+	leat_close(l);
+	unsetenv("LEAT_TICKET");
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("policy");
@@ -850,5 +1114,11 @@ int main(void)
 	test(tc, the_books_outlive_the_worker);
 	test(tc, who_asks_too_much_waits_and_the_others_do_not);
 	test(tc, who_is_put_out_stays_out);
+	test(tc, a_ticket_lets_in_where_the_policy_takes_tickets);
+	test(tc, a_ticket_expires);
+	test(tc, keys_change_while_it_runs);
+	test(tc, without_its_keys_it_serves_and_takes_no_tickets);
+	test(tc, in_a_container_a_ticket_is_what_counts);
+	test(tc, too_long_a_ticket_is_refused_here);
 	return run_suite(s);
 }

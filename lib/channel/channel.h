@@ -50,6 +50,7 @@ struct leat {
 	char path[108];
 	pthread_mutex_t lock; /* one request at a time; the errands and the ties */
 	int sock;             /* -1: lost */
+	char *tickets;        /* to show to brokers, between spaces; NULL: none */
 	uint8_t version;      /* of the wire, as agreed on */
 	uint64_t serial, heard; /* of the last request; of the last one that was answered */
 	struct leat__errand *errands, hello; /* under way; hello: what we are connected to has not greeted us yet */

@@ -116,6 +116,8 @@ static void domain_forked(struct leat__handle *h)
 
 /* ---- open, close ---- */
 
+enum { TICKETS_MOST = 3000 };
+
 static int nobody_there(int e)
 {
 	return e == -ENOENT || e == -ECONNREFUSED || e == -ECONNRESET;
@@ -176,6 +178,19 @@ static int find_broker(struct leat *l, const char *domain)
 	return say_no_broker(e, first, 1);
 }
 
+/* What we are to show to brokers: as it is now, under set-uid nothing. */
+static int find_tickets(struct leat *l)
+{
+	const char *text = secure_getenv("LEAT_TICKET");
+
+	if (!text || !*text)
+		return 0;
+	if (strlen(text) > TICKETS_MOST)
+		return leat__fail(-EINVAL, "open domain: $LEAT_TICKET has %zu bytes: at most %d (four tickets)", strlen(text), TICKETS_MOST);
+	l->tickets = strdup(text);
+	return l->tickets ? 0 : leat__say(-ENOMEM, "open domain: no memory");
+}
+
 /* At @path, or where find_broker() looks. */
 static int open_domain(const char *path, const char *domain, struct leat **ret)
 {
@@ -187,9 +202,12 @@ static int open_domain(const char *path, const char *domain, struct leat **ret)
 	l->sock = -1;
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_mutex_init(&l->list_lock, NULL);
-	e = path ? leat__connect(l, path) : find_broker(l, domain);
+	e = find_tickets(l);
+	if (e == 0)
+		e = path ? leat__connect(l, path) : find_broker(l, domain);
 	if (e < 0) {
 		leat__ties_free(l);
+		free(l->tickets);
 		free(l);
 		return e;
 	}
@@ -234,6 +252,7 @@ void leat_close(struct leat *l)
 	leat__ties_free(l);
 	pthread_mutex_destroy(&l->lock);
 	pthread_mutex_destroy(&l->list_lock);
+	free(l->tickets);
 	free(l);
 }
 

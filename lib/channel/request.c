@@ -316,6 +316,20 @@ static int tie_up(struct leat *l, struct leat__packet *p, const struct leat__in 
 	return 0;
 }
 
+/* Each on its own; what does not fit is not shown. */
+static void show_tickets(const struct leat *l, struct leat__out *o)
+{
+	const char *at = l->tickets;
+
+	while (at && *at) {
+		size_t n = strcspn(at, " \t\n");
+
+		if (n && leat__wire_fits(o, n))
+			leat__wire_bytes(o, LEAT__T_TICKET, at, n);
+		at += n + strspn(at + n, " \t\n");
+	}
+}
+
 static int hello(struct leat *l, uint64_t deadline)
 {
 	struct leat__packet p;
@@ -334,6 +348,7 @@ static int hello(struct leat *l, uint64_t deadline)
 		leat__wire_u64(&o, LEAT__T_CLIENT, l->tie->client);
 		leat__wire_u64(&o, LEAT__T_INSTANCE, l->tie->instance);
 	}
+	show_tickets(l, &o);
 	e = exchange(l, &l->hello, &o, -1, &p, &in, deadline);
 	if (e < 0)
 		return e;

@@ -90,7 +90,8 @@ enum leat__tag {
 	LEAT__T_WHO = 35,        /* struct leat__wire_who, repeated */
 	LEAT__T_QUOTA = 36,      /* struct leat__wire_quota, repeated */
 	LEAT__T_UID = 37,        /* u32 */
-	LEAT__T_LAST = LEAT__T_UID,
+	LEAT__T_TICKET = 38,     /* text; repeated */
+	LEAT__T_LAST = LEAT__T_TICKET,
 };
 #define LEAT__NO_ENTRY UINT32_C(0xffffffff)
 

@@ -27,7 +27,7 @@ static struct config *parse(const uint8_t *conf, size_t conf_size, const uint8_t
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	size_t cut = size ? data[0] * (size - 1) / 255 : 0;
-	const struct person who = {7, 7, NULL, 0}, root = {0, 0, NULL, 0};
+	const struct person who = {.uid = 7, .gid = 7}, root = {.uid = 0, .gid = 0};
 	struct config *c;
 
 	if (!size)
