@@ -382,6 +382,36 @@ policy_says_which_line_decides() {
     want 1 "$LEAT_LEATD" --domain "$dir/none2.sock" $c 2> "$dir/err" && grep -q "leatd.conf:1" "$dir/err" && [ ! -e "$dir/none2.sock" ]
 }
 
+t tickets_are_made_narrowed_and_shown
+tickets_are_made_narrowed_and_shown() {
+  local k=$dir/ticket.keys T N
+  unset LEAT_TICKET
+  want 1 leat ticket mint --keys "$k" --prefix camera/ --rights subscribe 2> "$dir/err" && grep -q "leat ticket keygen makes them" "$dir/err" &&
+    want 0 leat ticket keygen --keys "$k" > "$dir/out" && grep -q "^key [0-9a-f]\{16\} is the newest" "$dir/out" || return 1
+  T=$(leat ticket mint --keys "$k" --prefix camera/ --rights subscribe,create --ttl 2h) || return 1
+  N=$(LEAT_TICKET=$T leat ticket narrow --prefix camera/left --rights subscribe --ttl 5m) || return 1
+  echo "$N" | want 0 leat ticket show --keys "$k" - > "$dir/out" && grep -q "^prefix   camera/left$" "$dir/out" &&
+    grep -q "^rights   subscribe$" "$dir/out" && grep -Eq "^expires  in (299|300) s$" "$dir/out" && grep -q "^seal     right$" "$dir/out" || return 1
+  LEAT_TICKET=$T leat ticket show --json | python3 -c '
+import json, sys
+j = json.load(sys.stdin)
+assert j["prefix"] == "camera" and j["rights"] == ["subscribe", "create"] and j["sealed"] is None, j
+assert 7190e9 < j["expires_in_ns"] <= 7200e9, j' || return 1
+  LEAT_TICKET=$(leat ticket mint --keys "$k" --prefix '*' --rights '*' --ttl forever) leat ticket show --keys "$k" > "$dir/out" || return 1
+  grep -q "^expires  never$" "$dir/out" && grep -q "^prefix   \*$" "$dir/out" && grep -q "administer$" "$dir/out" || return 1
+  export LEAT_TICKET=$N
+  want 1 leat ticket narrow --rights create 2> "$dir/err" && grep -q "has not all of these rights" "$dir/err" &&
+    want 1 leat ticket narrow --prefix camera 2> "$dir/err" && grep -q "not below" "$dir/err" &&
+    want 2 leat ticket narrow 2>/dev/null && want 2 leat ticket narrow --ttl 5 2>/dev/null && want 2 leat ticket narrow --rights fly 2>/dev/null &&
+    want 2 leat ticket mint --keys "$k" --rights subscribe 2>/dev/null && want 2 leat ticket mint --keys "$k" --prefix /x --rights subscribe 2>/dev/null &&
+    want 2 leat ticket narrow --ttl forever 2>/dev/null && want 2 leat ticket show "$N" 2>/dev/null || return 1
+  leat ticket keygen --keys "$k" --keep 0 > /dev/null
+  want 3 leat ticket show --keys "$k" > "$dir/out" && grep -q "its key is not in force" "$dir/out" || return 1
+  LEAT_TICKET=nonsense want 1 leat ticket show 2> "$dir/err" && grep -q "no ticket" "$dir/err" || return 1
+  unset LEAT_TICKET
+  want 2 leat ticket show 2>/dev/null
+}
+
 t a_value_that_is_set_is_there_to_get_until_the_next_or_rm
 a_value_that_is_set_is_there_to_get_until_the_next_or_rm() {
   local x b r=0; x=$(name)

@@ -5,7 +5,7 @@
 set -u
 here=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$here" || exit 1
-targets="wire ring broker config snapshot"
+targets="wire ring broker config snapshot ticket"
 export LLVM_PROFILE_FILE=/dev/null # what a configuring meson tries would leave files about
 
 # build NAME MESON-ARGS...
@@ -30,7 +30,7 @@ if [ "${1:-}" = coverage ]; then
   # shellcheck disable=SC2086
   llvm-cov report $objects -instr-profile=build/coverage/all.profdata lib/link/wire.c lib/mem/layout.c lib/ring/reader.c \
     lib/ring/group.c daemon/changes.c daemon/looks.c daemon/objects.c daemon/policy.c daemon/quota.c daemon/registry.c daemon/requests.c \
-    daemon/rings.c daemon/shares.c daemon/slots.c daemon/snapshot.c daemon/store.c
+    daemon/rings.c daemon/shares.c daemon/slots.c daemon/snapshot.c daemon/store.c daemon/ticket.c
   exit
 fi
 
