@@ -43,6 +43,7 @@ static void gone(int i)
 	quota_go(b.reg.quotas, &clients[i]->owner);
 	broker_commit(&b);
 	close(clients[i]->pidfd);
+	free(clients[i]->tickets);
 	free(clients[i]);
 	clients[i] = NULL;
 }
@@ -195,7 +196,10 @@ static void another_worker(void)
 			free(o->prefix);
 			free(o);
 		}
+		must(clients[i]->n_tickets == reborn[i]->n_tickets &&
+		     (!clients[i]->n_tickets || !memcmp(clients[i]->tickets, reborn[i]->tickets, clients[i]->n_tickets * sizeof(struct ticket))));
 		close(clients[i]->pidfd);
+		free(clients[i]->tickets);
 		free(clients[i]);
 		clients[i] = reborn[i];
 		clients[i]->b = &b;

@@ -35,7 +35,10 @@ int session_adopt(const struct session *facts)
 	s = sessions[n_sessions++] = malloc(sizeof(*s));
 	*s = *facts;
 	s->objects = NULL;
-	return quota_come(facts->b->reg.quotas, &facts->owner);
+	if (quota_come(facts->b->reg.quotas, &facts->owner) == 0)
+		return 0;
+	s->tickets = NULL; /* the caller's again */
+	return -ENOMEM;
 }
 
 void session_end(struct session *s)
@@ -127,6 +130,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			close(sessions[i]->sock);
 		if (sessions[i]->pidfd >= 0)
 			close(sessions[i]->pidfd);
+		must(sessions[i]->n_tickets <= TICKETS_MOST);
+		for (unsigned k = 0; k < sessions[i]->n_tickets; k++)
+			must(strlen(sessions[i]->tickets[k].prefix) <= LEAT__NAME_MAX);
+		free(sessions[i]->tickets);
 		free(sessions[i]);
 	}
 	registry_free(&b.reg);
