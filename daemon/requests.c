@@ -64,7 +64,9 @@ static int resume(struct session *s, uint64_t client, uint64_t instance)
 	struct session *old = session_find(s->b, client);
 	const struct owner mine = s->owner;
 
-	if (!client || instance != s->b->instance || !old || old == s || old->kicked || old->owner.pid != s->owner.pid ||
+	if (old == s && instance == s->b->instance)
+		return 1; /* when an earlier worker did this */
+	if (!client || instance != s->b->instance || !old || old->kicked || old->owner.pid != s->owner.pid ||
 	    old->owner.uid != s->owner.uid)
 		return 0;
 	/* Numbers of processes are used again: this one is dead, and we have not been told yet. */
@@ -80,6 +82,7 @@ static int resume(struct session *s, uint64_t client, uint64_t instance)
 			o->channel->slots[o->slot].owner = &s->owner;
 		o->waits = 0; /* what it asked on the other socket it asks again */
 	}
+	keep_session(s); /* before the next commit, which is in there */
 	session_end(old);
 	return 1;
 }

@@ -333,6 +333,8 @@ static int load_session(struct load *l, const struct store_record *r)
 	}
 	if (facts.sock < 0)
 		facts.sock_key = STORE_NONE;
+	if (facts.pidfd < 0)
+		facts.pid_key = STORE_NONE;
 	e = session_adopt(&facts);
 	if (e == 0)
 		quota_had(l->b->reg.quotas, &facts.owner, LEAT__Q_CLIENTS, 0, 2);

@@ -10,7 +10,7 @@
 #include "store.h"
 
 /* Keys of what there is one of. */
-enum { KEY_LISTEN = 1, KEY_LOCK = 2, KEY_LIVES = 3, KEY_CONFIG = 4, KEY_TICKETS = 5 };
+enum { KEY_LISTEN = 1, KEY_LOCK = 2, KEY_LIVES = 3, KEY_CONFIG = 4, KEY_TICKETS = 5, KEY_READY = 6 };
 
 enum rec {
 	REC_BROKER = 1,

@@ -162,7 +162,8 @@ static void drop_all(struct store *st)
 
 		memcpy(&key, st->drops.at + i, sizeof(key));
 		tell(st, DROP, key, -1);
-		st->taken.at[key] = 0;
+		if (key < st->taken.n)
+			st->taken.at[key] = 0;
 		if (key >= STORE_FREE && key < st->first_free)
 			st->first_free = key;
 	}

@@ -36,7 +36,7 @@ struct daemon {
 	uv_prepare_t tell;
 	uv_poll_t keeper_poll;
 	struct store store;
-	int sock, lock, keeper;
+	int sock, lock, keeper, ready_fd;
 	int on_demand, given; /* given: the socket is systemd's */
 	struct configure configure;
 	int expiring, idling;
@@ -145,14 +145,17 @@ static void on_signal(uv_signal_t *h, int sig)
 
 /* ---- serving ---- */
 
-static void tell_ready(int fd)
+static void tell_ready(struct daemon *d)
 {
-	if (fd < 0)
+	if (d->ready_fd < 0)
 		return;
-	if (write(fd, "ready\n", 6) < 0) {
+	if (write(d->ready_fd, "ready\n", 6) < 0) {
 		/* Whoever asked has gone: not our trouble. */
 	}
-	close(fd);
+	close(d->ready_fd);
+	d->ready_fd = -1;
+	store_drop(&d->store, KEY_READY);
+	store_commit(&d->store);
 }
 
 static void on_reload(uv_signal_t *h, int sig)
@@ -276,6 +279,18 @@ static uint64_t limit_of(void *arg, uid_t uid, enum leat__quota what)
 	return b->config ? config_limit(b->config, geteuid(), uid, what) : UINT64_MAX;
 }
 
+/* Who waits for us to serve is told by that worker which gets there. */
+static void find_ready(struct daemon *d, int there, int *fds, uint32_t n)
+{
+	if (!there) {
+		if (d->ready_fd >= 0)
+			store_keep(&d->store, d->ready_fd, &(uint32_t){KEY_READY});
+	} else if (n > KEY_READY) {
+		d->ready_fd = fds[KEY_READY];
+		fds[KEY_READY] = -1;
+	}
+}
+
 static int begin(struct daemon *d)
 {
 	uint32_t n;
@@ -286,6 +301,7 @@ static int begin(struct daemon *d)
 		forget(&d->store, n);
 	if (there < 0)
 		return complain("serve", d->path, leat_why());
+	find_ready(d, there, fds, n);
 	d->b.reg.store = &d->store;
 	d->b.reg.quotas = quotas_new();
 	if (!d->b.reg.quotas)
@@ -337,7 +353,7 @@ static void end(struct daemon *d)
 	store_close(&d->store);
 }
 
-static int serve(struct daemon *d, int ready_fd)
+static int serve(struct daemon *d)
 {
 	uv_loop_t loop;
 	sigset_t none;
@@ -370,7 +386,7 @@ static int serve(struct daemon *d, int ready_fd)
 		uv_poll_start(&d->keeper_poll, UV_READABLE | UV_DISCONNECT, on_keeper);
 	}
 	changed(&d->b);
-	tell_ready(ready_fd);
+	tell_ready(d);
 	store_ready(&d->store);
 	listen_notify("READY=1");
 	if (d->b.verbose)
@@ -427,9 +443,9 @@ int main(int argc, char **argv)
 		{"help", no_argument, NULL, 'h'},           {"version", no_argument, NULL, 'V'},
 		{NULL, 0, NULL, 0},
 	};
-	static struct daemon d = {.sock = -1, .lock = -1, .idle_s = 5, .configure = {&d.b, NULL, -1}};
+	static struct daemon d = {.sock = -1, .lock = -1, .ready_fd = -1, .idle_s = 5, .configure = {&d.b, NULL, -1}};
 	const char *domain = NULL;
-	int c, ready_fd = -1, check = 0, json = 0;
+	int c, check = 0, json = 0;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
@@ -458,7 +474,7 @@ int main(int argc, char **argv)
 			d.on_demand = 1;
 			break;
 		case 'r':
-			ready_fd = atoi(optarg);
+			d.ready_fd = atoi(optarg);
 			break;
 		case 'v':
 			d.b.verbose = 1;
@@ -486,6 +502,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "leatd: '%s' is too much; try leatd --help\n", argv[optind]);
 		return EXIT_USAGE;
 	}
+	if (d.ready_fd >= 0 && fcntl(d.ready_fd, F_GETFD) < 0) /* an earlier worker's, who had it: by now something else may get its number */
+		d.ready_fd = -1;
 	d.b.reg.linger_ns = (uint64_t)((d.configure.linger >= 0 ? d.configure.linger : LINGER) * 1e9);
 	signal(SIGPIPE, SIG_IGN);
 	raise_descriptors();
@@ -495,5 +513,5 @@ int main(int argc, char **argv)
 	if (!d.configure.path && !strncmp(d.path, "/run/leat/", 10) && access(CONFIG, F_OK) == 0)
 		d.configure.path = CONFIG;
 	d.given = getenv("LISTEN_FDS") != NULL;
-	return serve(&d, ready_fd) < 0;
+	return serve(&d) < 0;
 }

@@ -9,7 +9,9 @@
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include "base/atomic.h"
 #include "harness.h"
@@ -1039,6 +1041,55 @@ START_TEST(another_version_goes_on)
 }
 END_TEST
 
+/* A number in a file of /proc, behind the last @after. */
+static pid_t pid_in(const char *what, pid_t of, char after)
+{
+	char path[80], text[400] = "", *at;
+	int fd, n = 0;
+
+	snprintf(path, sizeof(path), what, (int)of, (int)of);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		n = (int)read(fd, text, sizeof(text) - 1);
+	close(fd);
+	at = n > 0 && after ? strrchr(text, after) : text;
+	return at ? (pid_t)atoi(at + (after ? 4 : 0)) : 0;
+}
+
+/* A broker started on demand says on descriptor 3 that it serves: its next worker has something else there. */
+START_TEST(one_started_on_demand_goes_on_as_well)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	struct ucred who;
+	struct leat_pub *p;
+	struct leat *l;
+	pid_t keeper, w;
+	int sock;
+
+	setenv("XDG_RUNTIME_DIR", tmp_dir(), 1);
+	setenv("LEAT_AUTOSTART", "1", 1);
+	unsetenv("LEAT_BROKER");
+	ok(leat_open(NULL, &l));
+	ok(leat_pub_open(l, "x", NULL, &p));
+	snprintf(un.sun_path, sizeof(un.sun_path), "%.100s", leat_domain(l));
+	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	ck_assert(connect(sock, (struct sockaddr *)&un, sizeof(un)) == 0);
+	ck_assert(getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &who, &(socklen_t){sizeof(who)}) == 0); /* who listens: the worker */
+	close(sock);
+	keeper = pid_in("/proc/%d/stat", who.pid, ')'); /* ") S 123" */
+	for (int i = 0; i < 5; i++) {
+		eventually((w = pid_in("/proc/%d/task/%d/children", keeper, 0)) > 0);
+		kill(w, SIGKILL);
+		ok(leat_ping(l, NULL));
+		ck_assert_uint_eq(publishers(l, "x"), 1);
+	}
+	leat_pub_close(p);
+	leat_close(l);
+	kill(keeper, SIGTERM);
+	eventually(kill(keeper, 0) < 0);
+}
+END_TEST
+
 START_TEST(who_is_told_to_end_while_another_worker_begins_ends)
 {
 	for (int i = 0; i < 40; i++) {
@@ -1091,6 +1142,7 @@ int main(void)
 	test(tc, a_crowd_costs_what_it_is_and_opening_stays_quick);
 	test(tc, signals_go_to_the_right_one);
 	test(tc, without_its_keeper_a_worker_ends);
+	test(tc, one_started_on_demand_goes_on_as_well);
 	test(tc, who_is_told_to_end_while_another_worker_begins_ends);
 	test(tc, killed_under_load_nobody_notices);
 	tcase_add_loop_test(tc, killed_at_any_instruction_it_is_not_noticed, 0, OPS);
