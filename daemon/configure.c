@@ -122,6 +122,29 @@ int configure_begin(const struct configure *c, int *fds, uint32_t n)
 	return e;
 }
 
+/* What is open stays open, whatever the rules say by now: name it. */
+static void log_what_stays(const struct broker *b)
+{
+	static const enum verb verbs[] = {[PUBLISHER] = V_PUBLISH, [SUBSCRIBER] = V_SUBSCRIBE, [SHARER] = V_PUBLISH};
+	unsigned n = 0;
+
+	for (const struct session *s = b->sessions; s; s = s->next)
+		for (const struct object *o = s->objects; o; o = o->next) {
+			const char *name = o->kind == SHARER ? o->share->name : o->channel ? o->channel->name : NULL;
+			int observes = o->kind == SUBSCRIBER && o->channel->slots[o->slot].mode == LEAT__OBSERVING;
+
+			if (!name || o->kind == LOOKER || session_may(s, observes ? V_OBSERVE : verbs[o->kind], name) == 0 ||
+			    (observes && session_may(s, V_SUBSCRIBE, name) == 0))
+				continue;
+			n++;
+			log_event(LOG_IS_WARNING, "stays-open", "client=%llu uid=%u pid=%d program=\"%s\" verb=%s name=%s",
+				  (unsigned long long)s->owner.client, (unsigned)s->owner.uid, (int)s->owner.pid, s->owner.program,
+				  verb_name(observes ? V_OBSERVE : verbs[o->kind]), name);
+		}
+	if (n)
+		log_event(LOG_IS_WARNING, "reload-refuses", "open=%u why=\"the rules in force would refuse them: leat kick ends them\"", n);
+}
+
 void configure_again(const struct configure *c)
 {
 	struct ticket_keys *keys = NULL;
@@ -152,6 +175,7 @@ void configure_again(const struct configure *c)
 		apply(c, conf, keys);
 		broker_commit(c->b);
 		log_event(LOG_IS_INFO, "reloaded", "file=%s", c->path);
+		log_what_stays(c->b);
 	}
 	if (fd >= 0)
 		close(fd);

@@ -191,8 +191,8 @@ static int handle(struct session *s, struct leat__packet *p)
 	r.out.head.version = in.head.version; /* as one is spoken to */
 	begin_request(s, &in);
 	e = session_request(s, &in, p, &r);
-	if (e > 0)
-		return leat__fail(-EPROTO, "unknown request %u", in.head.type);
+	if (e > 0) /* of a version after ours: it may do without */
+		e = leat__fail(-EPROTO, "this broker knows no request %u: it is older than the client", in.head.type);
 	if (e == 0)
 		e = leat__wire_end(&r.out, r.n_fds);
 	s->b->tight |= e == -EMFILE;

@@ -459,6 +459,55 @@ START_TEST(a_reload_is_all_or_nothing_and_outlives_the_worker)
 }
 END_TEST
 
+static void holds_one(const struct user *u, struct leat *l)
+{
+	struct leat_pub *p;
+
+	ok(leat_pub_open(l, u->name, NULL, &p));
+	while (access(tmp_path("over"), F_OK) < 0)
+		usleep(1000);
+	ok(leat_send(p, "x", 1, SEC));
+}
+
+static int log_says(const char *what)
+{
+	char text[20000] = "";
+	int fd = open(tmp_path("log"), O_RDONLY | O_CLOEXEC);
+
+	ck_assert(fd >= 0 && read(fd, text, sizeof(text) - 1) >= 0);
+	close(fd);
+	return strstr(text, what) != NULL;
+}
+
+START_TEST(a_reload_names_what_stays_open_and_would_be_refused)
+{
+	struct user u = {EVE, 0, holds_one, "tmp/held", NULL, 0};
+	int err = dup(STDERR_FILENO), fd = open(tmp_path("log"), O_WRONLY | O_CREAT | O_CLOEXEC | O_APPEND, 0644);
+	struct leat *l;
+	pid_t pid;
+
+	ROOT_ONLY
+	dup2(fd, STDERR_FILENO);
+	cameras();
+	dup2(err, STDERR_FILENO);
+	close(err);
+	close(fd);
+	pid = child(as_user, &u);
+	ok(leat_open(domain, &l));
+	eventually(leat_stat(l, "tmp/held", OPTS(leat_stat, .sent = 0), NULL, NULL) == 0);
+	leat_close(l);
+	kill(broker_pid(), SIGHUP);
+	eventually(log_says("reloaded"));
+	ck_assert(!log_says("stays-open"));
+	PUT("policy.d/tmp.conf", "[tmp]\npublish = uid:65501\n");
+	kill(broker_pid(), SIGHUP);
+	eventually(log_says("reload-refuses open=1"));
+	ck_assert(log_says("uid=65503") && log_says("program=\"check_policy\" verb=publish name=tmp/held"));
+	close(open(tmp_path("over"), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+	child_ok(pid);
+}
+END_TEST
+
 START_TEST(without_a_configuration_a_domain_is_its_users)
 {
 	struct user u = {EVE, 0, publishes, "tmp/x", NULL, 0};
@@ -1112,6 +1161,7 @@ int main(void)
 	test(tc, each_may_what_the_policy_says_and_nothing_else);
 	test(tc, what_one_may_not_see_is_not_there);
 	test(tc, a_reload_is_all_or_nothing_and_outlives_the_worker);
+	test(tc, a_reload_names_what_stays_open_and_would_be_refused);
 	test(tc, without_a_configuration_a_domain_is_its_users);
 	test(tc, charges_agree_with_a_simple_account_and_end_at_nothing);
 	test(tc, a_hundred_greedy_clients_leave_something_for_a_quiet_one);
