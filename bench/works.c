@@ -419,6 +419,21 @@ static void sets(struct cell *c, int side)
 
 const struct peer bench_sets = {.name = "leat", .kind = "leat", .works = 1 << SETS, .waits = ALL, .run = sets};
 
+/* ---- what a broker is busy with meanwhile: clients that open and close channels as quickly as they are served ---- */
+
+static void keep_busy(struct cell *c, int side)
+{
+	char name[80];
+
+	snprintf(name, sizeof(name), "busy/%s/%d", c->name, side);
+	if (setup(c, leat_open(NULL, &l)) < 0)
+		return;
+	bench_meet(c);
+	while (!stopped(c) && open_pub(c, name, (struct leat_pub_opts){.capacity = 4096}) == 0)
+		leat_pub_close(pub);
+	bench_meet(c);
+}
+
 /* ---- names: from a publisher's opening until somebody who watches has been told ---- */
 
 static void names(struct cell *c, int side)
@@ -428,6 +443,10 @@ static void names(struct cell *c, int side)
 	uint64_t seq = 1, end, from;
 	int e;
 
+	if (side > 1) {
+		keep_busy(c, side);
+		return;
+	}
 	if (setup(c, leat_open(NULL, &l)) < 0)
 		return;
 	if (side) {
@@ -606,12 +625,40 @@ static void attach_program(struct cell *c)
 	bench_meet(c);
 }
 
+/* A channel that is not there yet. */
+static void attach_new(struct cell *c)
+{
+	uint32_t each[200];
+	char name[80];
+
+	if (setup(c, leat_open(NULL, &l)) < 0)
+		return;
+	bench_meet(c);
+	for (int i = 0; i < 200 && !bench_failed(c); i++) {
+		uint64_t start;
+
+		snprintf(name, sizeof(name), "%s/%d", c->name, i);
+		start = bench_now();
+		if (open_pub(c, name, (struct leat_pub_opts){.capacity = 4096}) < 0)
+			break;
+		each[i] = (uint32_t)(bench_now() - start);
+		leat_pub_close(pub);
+	}
+	bench_quantiles(&c->sh->result, each, 200, 1);
+	stop(c);
+	bench_meet(c);
+}
+
 static void attach(struct cell *c, int side)
 {
 	uint64_t start, rtt = 0;
 	uint32_t each[32], trips[32];
 	char buf[4096];
 
+	if (side > 1) {
+		keep_busy(c, side);
+		return;
+	}
 	if (side == 0) {
 		if (open_pub(c, c->name, (struct leat_pub_opts){.capacity = 65536}) < 0)
 			return;
@@ -623,6 +670,10 @@ static void attach(struct cell *c, int side)
 	}
 	if (c->variant == 2) {
 		attach_program(c);
+		return;
+	}
+	if (c->variant == 3) {
+		attach_new(c);
 		return;
 	}
 	if (!c->variant && setup(c, leat_open(NULL, &l)) < 0) /* the domain is open already */
@@ -648,6 +699,7 @@ static void attach(struct cell *c, int side)
 	bench_quantiles(&c->sh->result, trips, 32, 1);
 	c->sh->result.extra[0] = c->sh->result.ns; /* a round trip to the broker */
 	bench_quantiles(&c->sh->result, each, 32, 1);
+	stop(c);
 	bench_meet(c);
 }
 

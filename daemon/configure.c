@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Reading the configuration, putting it in force, and handing it on; see configure.h. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

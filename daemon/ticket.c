@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Files of keys, and tickets: made, narrowed, read. What a ticket is: ticket.h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
