@@ -351,14 +351,17 @@ START_TEST(keys_are_locked_and_it_is_said_when_they_are_not)
 	struct rlimit none = {0, 0};
 	struct ticket_keys *k;
 	const char *why = "";
-	long before;
 	int fd;
 
 	begin();
+#ifndef SANITIZED /* whose mlock does nothing */
 	ck_assert(locked_kb() > 0);
+#endif
 	ticket_keys_free(keys);
-	before = locked_kb();
-	ck_assert_int_eq(before, 0);
+	ck_assert_int_eq(locked_kb(), 0);
+#ifdef SANITIZED
+	return;
+#endif
 	if (geteuid() == 0)
 		ck_assert(chmod(tmp_dir(), 0755) == 0 && chown(keys_file(), 65501, 0) == 0 && setresuid(65501, 65501, 65501) == 0);
 	ck_assert(setrlimit(RLIMIT_MEMLOCK, &none) == 0);
