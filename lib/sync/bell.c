@@ -96,20 +96,22 @@ static int spin_for(struct leat__spin *spin, leat__cond_fn *cond, void *arg, uin
 
 __thread uint64_t leat__bell_late;
 
-/* 1 as soon as @cond holds, 0 when it has not for LOOK_NS. */
+/* 1 as soon as @cond holds, 0 when it has not for LOOK_NS. The last looks come after the time was
+ * found to be over: who was interrupted for that long has not looked meanwhile. */
 static int look(leat__cond_fn *cond, void *arg)
 {
 	uint64_t until = leat__now() + LOOK_NS;
-	int r;
+	int over, r;
 
 	do {
+		over = leat__now() >= until;
 		for (int i = 0; i < 8; i++) {
 			r = cond(arg);
 			if (r)
 				return r;
 			leat__pause();
 		}
-	} while (leat__now() < until);
+	} while (!over);
 	return 0;
 }
 
