@@ -14,7 +14,6 @@
 
 #define OFTEN_NS UINT64_C(25000000)  /* a publisher that sends slowly looks after its broker so often, */
 #define MOVE_NS  INT64_C(5000000)    /* and waits so long for its answer before it goes on with its own work */
-#define REST     20                  /* times as long as it was held up, it is not held up again */
 #define STRETCH_MAX UINT64_C(16384) /* bytes until the next look at the time: 0.2 ns a message */
 #define LATE_NS  UINT64_C(1000000000) /* for a subscriber that was being opened when the broker died */
 #define DONE_NS  UINT64_C(200000000)  /* for workers to be done with what they have in hand, */
@@ -401,8 +400,7 @@ void leat__pub_tend(struct leat_pub *p)
 	if (e == 0 && !left_behind(p, p->next_at.tie->instance, now) && all_there(p))
 		done = move(p, now - p->orphan_at > DONE_NS);
 	if (e < 0 || done <= 0) {
-		now = leat__now() - now;
-		p->move_at = leat__now() + (now * REST > OFTEN_NS ? now * REST : OFTEN_NS);
+		p->move_at = leat__now() + leat__rest(leat__now() - now, OFTEN_NS);
 		e = e < 0 ? e : done;
 		if (e < 0 && e != -ETIMEDOUT)
 			leat__log(LEAT_LOG_WARNING, "publisher of %s: not yet back at the broker: %s", p->name, leat_why());

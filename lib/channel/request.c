@@ -547,9 +547,8 @@ void leat__tend(struct leat *l)
 		hear(l);
 	if (!is_connected(l))
 		connect_locked(l, l->path, leat__deadline(HELLO_NS));
-	/* A twentieth of the time at most. */
 	spent = leat__now() - now;
-	leat__store_relaxed(&l->tend_at, now + spent + (spent * 20 > TEND_NS ? spent * 20 : TEND_NS));
+	leat__store_relaxed(&l->tend_at, now + spent + leat__rest(spent, TEND_NS));
 	pthread_mutex_unlock(&l->lock);
 	leat__shares_tend(l);
 }
