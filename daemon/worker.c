@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -353,6 +354,22 @@ static void end(struct daemon *d)
 	store_close(&d->store);
 }
 
+/* What is mapped of a file and nobody writes comes again from there when it is wanted; most of what starting took is not. */
+static int let_go_of_code(struct dl_phdr_info *object, size_t size, void *arg)
+{
+	uintptr_t page = leat__page_size();
+
+	(void)size, (void)arg;
+	for (int i = 0; i < object->dlpi_phnum; i++) {
+		const ElfW(Phdr) *part = &object->dlpi_phdr[i];
+		uintptr_t from = (object->dlpi_addr + part->p_vaddr) / page * page;
+
+		if (part->p_type == PT_LOAD && !(part->p_flags & PF_W))
+			madvise((void *)from, object->dlpi_addr + part->p_vaddr + part->p_memsz - from, MADV_DONTNEED);
+	}
+	return 0;
+}
+
 static int serve(struct daemon *d)
 {
 	uv_loop_t loop;
@@ -391,6 +408,7 @@ static int serve(struct daemon *d)
 	listen_notify("READY=1");
 	if (d->b.verbose)
 		log_event(LOG_IS_INFO, "serving", "domain=%s", d->path);
+	dl_iterate_phdr(let_go_of_code, NULL);
 	uv_run(&loop, UV_RUN_DEFAULT);
 	end(d);
 	return 0;
