@@ -7,9 +7,10 @@
 #                                the proofs, and its counts: suites crash, liars, models
 #   sh tests/run.sh campaign     the same in its long form
 # Suites: unit channel cli api docs crash models, built with gcc; liars (hostile programs, under ASan and UBSan);
-# tests of these again as clang, semaphore (-Dwait=semaphore), asan (gcc, with UBSan), tsan (clang), asan-clang,
-# tsan-gcc, i386, aarch64 (unit, under emulation where need be); interop (32- and 64-bit programs exchange messages);
-# fuzz (40 s for each target; an hour in the long form). Ends with the counts; exit 0 only if none failed.
+# tests of these again as clang, semaphore (-Dwait=semaphore), asan (gcc, with UBSan), tsan (clang), asan-clang and
+# tsan-gcc (unit; in the long form channel, too), i386, aarch64 (unit, under emulation where need be); interop (32- and
+# 64-bit programs exchange messages, and with brokers of the next version); fuzz (a minute for each target; an hour in
+# the long form). Ends with the counts; exit 0 only if none failed.
 set -u
 here=$(cd "$(dirname "$0")/.." && pwd)
 cd "$here" || exit 1
@@ -147,7 +148,7 @@ P
 }
 
 fuzz() {
-  seconds=40
+  seconds=60
   [ -n "${LEAT_FULL:-}" ] && seconds=3600
   sh tests/fuzz/run.sh $seconds | tee "$log.tap"
   python3 - "$log.tap" >> "$log" <<'P'
@@ -192,11 +193,11 @@ for s in $want; do
         failed_builds=$((failed_builds + 1)) ;;
     asan-clang)
       CC=clang build asan-clang --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false &&
-        UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 run asan-clang --suite unit --suite channel ||
+        UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 run asan-clang --suite unit ${LEAT_FULL:+--suite channel} ||
         failed_builds=$((failed_builds + 1)) ;;
     tsan-gcc)
       build tsan-gcc --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false &&
-        TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 run tsan-gcc --suite unit --suite channel ||
+        TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 run tsan-gcc --suite unit ${LEAT_FULL:+--suite channel} ||
         failed_builds=$((failed_builds + 1)) ;;
     i386)
       cross i386 i686-linux-gnu x86 "" i386-linux-gnu && run i386 --suite unit || failed_builds=$((failed_builds + 1)) ;;
