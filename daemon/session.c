@@ -15,6 +15,7 @@
 #include "base/base.h"
 #include "link/sock.h"
 #include "log.h"
+#include "sieve.h"
 #include "snapshot.h"
 
 #define RESERVE 16 /* descriptors: what the next few clients and channels need */
@@ -218,8 +219,8 @@ static int handle(struct session *s, struct leat__packet *p)
 	return 0;
 }
 
-/* Its descriptors could not be received: say so, and make room for the next. */
-static int refuse(struct session *s, const struct leat__packet *p)
+/* What came with descriptors that cannot be had: say why. */
+static int refuse(struct session *s, const struct leat__packet *p, int e)
 {
 	struct leat__wire_head head;
 	struct leat__out out;
@@ -227,13 +228,27 @@ static int refuse(struct session *s, const struct leat__packet *p)
 	if (p->size < sizeof(head))
 		return -EBADMSG;
 	memcpy(&head, p->bytes, sizeof(head));
-	s->b->tight = 1;
-	make_room(s->b, -1);
+	if (e == -EMFILE) {
+		s->b->tight = 1;
+		make_room(s->b, -1);
+		leat__say(e, "the broker has too many open files: raise its limit (LimitNOFILE=, ulimit -n)");
+	}
 	leat__wire_begin(&out, LEAT__ERROR, head.serial, head.object);
-	leat__wire_u32(&out, LEAT__T_CODE, EMFILE);
-	leat__wire_text(&out, LEAT__T_WHY, "the broker has too many open files: raise its limit (LimitNOFILE=, ulimit -n)");
+	leat__wire_u32(&out, LEAT__T_CODE, (uint32_t)-e);
+	leat__wire_text(&out, LEAT__T_WHY, leat_why());
 	leat__wire_end(&out, 0);
 	return leat__sock_send(s->sock, &out, NULL, 0);
+}
+
+/* What @p, next in the socket, brings along. */
+static int receive_fds(struct session *s, struct leat__packet *p)
+{
+	struct leat__wire_head head = {0};
+
+	memcpy(&head, p->bytes, leat__min(p->size, sizeof(head)));
+	if (head.type != LEAT__PUB_OPEN && head.type != LEAT__SHARE)
+		return leat__fail(-EPROTO, "request %u came with descriptors, and takes none", head.type);
+	return sieve_receive(s->b->sieve, s->sock, s->owner.uid, p);
 }
 
 /* ---- who has to wait ---- */
@@ -319,23 +334,26 @@ static void on_socket(uv_poll_t *h, int status, int events)
 	}
 	for (int i = 0; i < 16; i++) { /* the others want their turn too */
 		/* It stays in the socket until it is answered: another worker may have to do it. */
-		e = leat__sock_peek(s->sock, &p);
+		e = leat__sock_look(s->sock, &p);
 		if (e == -EAGAIN)
 			return;
 		if (e == -ECONNRESET) /* it left answers unread; what it said is still there */
 			continue;
 		if (e > 0 && has_to_wait(s)) { /* and so does the packet */
-			leat__packet_close(&p);
 			park(s);
 			return;
 		}
-		if (e > 0) {
+		if (e == 2 && !s->greeted) {
+			e = leat__say(-EPROTO, "the first packet came with descriptors");
+		} else if (e > 0) {
+			e = e == 2 ? receive_fds(s, &p) : 0;
+			if (e == -EAGAIN) {
+				park(s);
+				return;
+			}
 			use_up(s);
-			e = handle(s, &p);
+			e = e < 0 ? refuse(s, &p, e) : handle(s, &p);
 			leat__packet_close(&p);
-			leat__sock_drop(s->sock);
-		} else if (e == -EMFILE) {
-			e = refuse(s, &p);
 			leat__sock_drop(s->sock);
 		} else if (e == 0) {
 			e = leat__say(-EPIPE, "closed");

@@ -20,6 +20,7 @@ struct broker {
 	int lives; /* a file whose bytes the clients' processes keep locked: see mem/life.h */
 	struct config *config; /* NULL: who is let in may do anything */
 	struct ticket_keys *keys; /* NULL: no ticket counts */
+	struct sieve *sieve; /* for descriptors that clients send */
 	int verbose;
 	uint64_t told; /* the last change that watchers were told of */
 	uint32_t n_parked, n_strange; /* sessions that are parked; that have not greeted us */

@@ -24,6 +24,7 @@
 #include "link/sock.h"
 #include "listen.h"
 #include "log.h"
+#include "sieve.h"
 #include "snapshot.h"
 
 #define CONFIG "/etc/leat/leatd.conf"
@@ -262,14 +263,20 @@ static int find_socket(struct daemon *d, int *fds, uint32_t n)
 		fds[KEY_LISTEN] = fds[KEY_LOCK] = -1;
 		return 0;
 	}
+	if (n > KEY_LOCK && fds[KEY_LOCK] >= 0) { /* killed just then: to be taken again */
+		close(fds[KEY_LOCK]);
+		fds[KEY_LOCK] = -1;
+		store_drop(&d->store, KEY_LOCK);
+		store_commit(&d->store);
+	}
 	e = listen_given(d->path, sizeof(d->path), &d->sock, &d->lock);
 	if (e == 0)
 		e = listen_open(d->path, d->configure.path != NULL, &d->sock, &d->lock);
 	if (e < 0)
 		return -1;
-	e = store_keep(&d->store, d->sock, &(uint32_t){KEY_LISTEN});
+	e = store_keep(&d->store, d->lock, &(uint32_t){KEY_LOCK});
 	if (e == 0)
-		e = store_keep(&d->store, d->lock, &(uint32_t){KEY_LOCK});
+		e = store_keep(&d->store, d->sock, &(uint32_t){KEY_LISTEN});
 	return e < 0 ? complain("serve", d->path, leat_why()) : 0;
 }
 
@@ -349,6 +356,7 @@ static void end(struct daemon *d)
 	quotas_free(d->b.reg.quotas);
 	config_free(d->b.config);
 	ticket_keys_free(d->b.keys);
+	sieve_free(d->b.sieve);
 	close(d->b.lives);
 	listen_close(d->path, d->sock, d->lock);
 	store_close(&d->store);
@@ -383,6 +391,9 @@ static int serve(struct daemon *d)
 	uv_timer_init(&loop, &d->idle_timer);
 	uv_timer_init(&loop, &d->b.look_again);
 	d->b.look_again.data = &d->b;
+	d->b.sieve = sieve_new();
+	if (!d->b.sieve || sieve_start(d->b.sieve) < 0)
+		return complain("start", d->path, d->b.sieve ? leat_why() : "no memory");
 	if (begin(d) < 0)
 		return -1;
 	uv_poll_init(&loop, &d->listen_poll, d->sock);

@@ -5,12 +5,14 @@
  */
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/fuse.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -305,12 +307,13 @@ static void watches_and_channels(void)
 }
 
 static const struct {
+	int thing; /* see figure() */
 	const char *name;
 	void (*fn)(void);
 } attacks[] = {
-	{"half-sent packets", halves}, {"oversized packets", oversized}, {"floods of descriptors", descriptors},
-	{"wrong descriptors", wrong_ones}, {"answers never read", never_reads}, {"10,000 idle connections", idle_crowd},
-	{"floods of requests", flood}, {"channels and watches without end", watches_and_channels},
+	{10, "half-sent packets", halves}, {10, "oversized packets", oversized}, {8, "floods of descriptors", descriptors},
+	{4, "wrong descriptors", wrong_ones}, {8, "answers never read", never_reads}, {8, "10,000 idle connections", idle_crowd},
+	{10, "floods of requests", flood}, {9, "channels and watches without end", watches_and_channels},
 };
 enum { ATTACKS = sizeof(attacks) / sizeof(attacks[0]), ATTACKERS = 2 };
 
@@ -401,8 +404,8 @@ START_TEST(who_behaves_is_served_under_attack_and_afterwards_all_is_as_before)
 		child_kill(evil[i]);
 	}
 	eventually(broker_fds() <= fds);
-	fprintf(stderr, "# %s: p99 of opening %.2f ms (without: %.2f ms); memory then %ld KiB, before %ld KiB\n", attacks[_i].name,
-		(double)best / 1e6, (double)quiet / 1e6, broker_kib(), kib);
+	figure(attacks[_i].thing, "%s: p99 of opening %.2f ms (without: %.2f ms); memory then %ld KiB, before %ld KiB", attacks[_i].name,
+	       (double)best / 1e6, (double)quiet / 1e6, broker_kib(), kib);
 	ck_assert_uint_le(best, MOST);
 #ifndef SANITIZED /* which keeps what was freed */
 	ck_assert_int_le(broker_kib(), kib + 3072);
@@ -439,6 +442,123 @@ START_TEST(an_attack_does_not_fill_the_log)
 	fclose(f);
 	fprintf(stderr, "# %d lines\n", lines);
 	ck_assert_msg(cut >= 10 && suppressed > 0 && lines <= 60, "%d lines, %d cut, %d suppressed", lines, cut, suppressed);
+}
+END_TEST
+
+/* ---- files that a program is behind ---- */
+
+/* Serve a file system of one file: it can be opened, and nothing else is ever answered. */
+static void fuse_server(void *arg)
+{
+	static char request[1 << 17];
+	int dev = *(int *)arg;
+
+	for (;;) {
+		struct {
+			struct fuse_out_header head;
+			union {
+				struct fuse_init_out init;
+				struct fuse_open_out open;
+			} body;
+		} answer = {.head.error = 0};
+		struct fuse_in_header h;
+		size_t size;
+
+		if (read(dev, request, sizeof(request)) < (ssize_t)sizeof(h))
+			continue;
+		memcpy(&h, request, sizeof(h));
+		if (h.opcode != FUSE_INIT && h.opcode != FUSE_OPEN)
+			continue;
+		size = h.opcode == FUSE_INIT ? sizeof(answer.body.init) : sizeof(answer.body.open);
+		if (h.opcode == FUSE_INIT)
+			answer.body.init = (struct fuse_init_out){.major = FUSE_KERNEL_VERSION, .minor = 31, .max_write = 4096};
+		answer.head.unique = h.unique;
+		answer.head.len = (uint32_t)(sizeof(answer.head) + size);
+		must(write(dev, &answer, answer.head.len) == (ssize_t)answer.head.len, "answer");
+	}
+}
+
+/* Its path; NULL: not on this machine. In a mount namespace of ours: it goes with us. */
+static const char *fuse_mount(pid_t *server)
+{
+	int dev = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	static char path[300];
+	char o[100];
+
+	snprintf(path, sizeof(path), "%s/fuse", tmp_dir());
+	close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
+	snprintf(o, sizeof(o), "fd=%d,rootmode=100666,user_id=0,group_id=0,allow_other", dev);
+	if (dev < 0 || unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("leat", path, "fuse", MS_NOSUID | MS_NODEV, o) < 0)
+		return NULL;
+	*server = child(fuse_server, &dev);
+	close(dev);
+	return path;
+}
+
+static int *refused;
+
+/* It is refused, and so is the next one of that user's, as the first cannot be closed. Nor can ours: nobody else may have it. */
+static void sends_fuse(void *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	must(fd >= 0, "open it");
+	become(EVE);
+	for (int k = 0; k < 4; k++) {
+		struct leat__wire_share w = {.size = 4096, .writable = 1};
+		struct leat__geometry g;
+		struct leat__packet p;
+		struct leat__out o;
+		struct leat__in in;
+		uint32_t code = 0;
+		int sock = greet();
+
+		must(leat__ring_geometry(&g, 65536, 0, 0, 0, 4096) == 0, "geometry");
+		begin(&o, k % 2 ? LEAT__SHARE : LEAT__PUB_OPEN, 2);
+		leat__wire_text(&o, LEAT__T_NAME, "u/65503/x");
+		leat__wire_geometry(&o, LEAT__T_GEOMETRY, &g);
+		leat__wire_bytes(&o, LEAT__T_SHARE, &w, sizeof(w));
+		say(sock, &o, &fd, 1);
+		must(poll(&(struct pollfd){sock, POLLIN, 0}, 1, 5000) == 1, "no answer to number %d", k);
+		must(leat__sock_recv(sock, &p) > 0 && leat__wire_parse(&in, p.bytes, p.size, p.n_fds) == 0 && in.head.type == LEAT__ERROR &&
+		     leat__wire_get(&in, LEAT__T_CODE, &code, sizeof(code)) == 0, "number %d was not refused", k);
+		must(code == (k ? EBUSY : EINVAL), "number %d: %u", k, code);
+		close(sock);
+	}
+	leat__store_release(refused, 1);
+}
+
+START_TEST(a_descriptor_that_nobody_can_close_holds_nobody_up)
+{
+	uint64_t *p99 = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t server, eve, worker;
+	const char *path;
+	int fds;
+
+	ROOT_ONLY
+	refused = (int *)(p99 + 1);
+	path = fuse_mount(&server);
+	if (!path) {
+		fprintf(stderr, "# SKIP: no FUSE here: %s\n", strerror(errno));
+		return;
+	}
+	start("");
+	fds = broker_fds();
+	worker = worker_pid();
+	eve = child(sends_fuse, (void *)(uintptr_t)path);
+	eventually(leat__load_acquire(refused));
+	child_ok(child(behave, p99));
+	ck_assert_uint_le(*p99, MOST);
+	kill(worker, SIGKILL); /* nor does it keep the worker from ending, or the next from serving */
+	eventually(worker_pid() > 0 && worker_pid() != worker);
+	child_ok(child(behave, p99));
+	ck_assert_int_eq(waitpid(eve, NULL, WNOHANG), 0); /* it is still true */
+	child_kill(server); /* now all can be closed */
+	child_ok(eve);
+	eventually(broker_fds() <= fds);
+	figure(4, "a FUSE file that nobody can close: refused; p99 of opening %.2f ms meanwhile", (double)*p99 / 1e6);
+	munmap(p99, 4096);
 }
 END_TEST
 
@@ -511,6 +631,7 @@ START_TEST(a_dead_ones_socket_is_nobodys)
 	ROOT_ONLY
 	start("");
 	child_ok(child(inherit, NULL));
+	figure(13, "a dead process's socket, inherited: cut");
 }
 END_TEST
 
@@ -542,6 +663,7 @@ START_TEST(root_of_a_user_namespace_is_who_it_was)
 	ROOT_ONLY
 	start("");
 	child_ok(child(as_root_of_its_own_world, NULL));
+	figure(13, "root of a user namespace: who it was");
 }
 END_TEST
 
@@ -617,6 +739,7 @@ START_TEST(a_process_of_the_same_number_is_another)
 		kill(w, SIGCONT);
 		ck_assert(waitpid(twin, &status, 0) == twin);
 		ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the twin got its namesake's objects (%#x)", (unsigned)status);
+		figure(13, "a process of a dead one's number: another");
 	}
 	eventually(leat_stat(l, "u/65503/x", OPTS(leat_stat, .sent = 0), NULL, NULL) == -ENOENT);
 	munmap(claim, 4096);
@@ -631,6 +754,7 @@ int main(void)
 
 	tcase_add_loop_test(tc, who_behaves_is_served_under_attack_and_afterwards_all_is_as_before, 0, ATTACKS);
 	test(tc, an_attack_does_not_fill_the_log);
+	test(tc, a_descriptor_that_nobody_can_close_holds_nobody_up);
 	test(tc, a_dead_ones_socket_is_nobodys);
 	test(tc, root_of_a_user_namespace_is_who_it_was);
 	test(tc, a_process_of_the_same_number_is_another);

@@ -28,9 +28,12 @@ static int ring_fd(struct leat *l, struct leat_sub *s, uint64_t id)
 	return leat__packet_take(&p, 0);
 }
 
+static int denied;
+
 #define DENIED(expr)                                                                               \
 	do {                                                                                       \
 		errno = 0;                                                                         \
+		denied++;                                                                          \
 		ck_assert_msg((long)(intptr_t)(expr) == -1, "%s succeeded", #expr);                \
 	} while (0)
 
@@ -82,6 +85,7 @@ static void attack(void *arg)
 	p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, a->fd, 8192);
 	if (p != MAP_FAILED)
 		memset(p, 0xff, 4096);
+	figure(5, "%d ways to write, cut or map for writing what one may only read: each denied, to uid %u", denied, (unsigned)getuid());
 }
 
 START_TEST(nobody_but_the_publisher_can_write_or_cut_a_ring)
@@ -178,6 +182,7 @@ END_TEST
 
 struct scribble {
 	struct leat_sub *s;
+	uint64_t words;
 	int stop;
 };
 
@@ -194,6 +199,7 @@ static void *scribble(void *arg)
 		at = (seed >> 20) % (x->s->seat->cg.total / 8);
 		leat__store_relaxed((uint64_t *)(void *)base + at,
 				    seed % 3 ? seed : seed % 2 ? 0 : UINT64_MAX);
+		x->words++;
 		if (seed % 64 == 0)
 			usleep(50); /* let the honest ones do something */
 	}
@@ -264,6 +270,8 @@ START_TEST(a_scribbling_subscriber_changes_no_message_and_hangs_nobody)
 	pthread_join(t, NULL);
 	child_ok(pid);
 	ck_assert_uint_gt(sent, 100);
+	figure(3, "%llu words of nonsense all over a control region in %d s, %llu messages meanwhile: none changed, nobody held up",
+	       (unsigned long long)x.words, full() ? 600 : 5, (unsigned long long)sent);
 	ok(leat_ping(l, NULL)); /* the broker lives */
 	leat_close(l);
 	free(name);

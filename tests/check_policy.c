@@ -753,6 +753,60 @@ START_TEST(a_user_gets_what_it_may_have_and_no_more)
 }
 END_TEST
 
+static int *greedy; /* processes that have had all they get */
+
+/* Until it is killed. */
+static void takes_all(const struct user *u, struct leat *l)
+{
+	struct leat_pub *p;
+	int e;
+
+	(void)u;
+	while ((e = leat_pub_open(l, random_name(), OPTS(leat_pub_opts, .capacity = 4096), &p)) == 0)
+		;
+	must(e == -EDQUOT, "%d", e);
+	leat__fetch_add(greedy, 1);
+	pause();
+}
+
+static void takes_one(const struct user *u, struct leat *l)
+{
+	struct leat_pub *p;
+	char name[64];
+
+	snprintf(name, sizeof(name), "%s/%s", u->name, random_name());
+	is(leat_pub_open(l, name, OPTS(leat_pub_opts, .capacity = 4096), &p), 0);
+	ok(leat_send(p, "x", 1, SEC));
+}
+
+START_TEST(a_hundred_greedy_processes_leave_something_for_others)
+{
+	struct user u = {ALICE, 0, takes_all, "a", NULL, 0};
+	uint64_t took;
+	pid_t pid[100];
+	struct leat *l;
+
+	ROOT_ONLY
+	greedy = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	limits("channels = 400\nclients = 200\ndescriptors = 100000");
+	l = broker_open();
+	for (int i = 0; i < 100; i++)
+		pid[i] = child(as_user, &u);
+	eventually(leat__load_acquire(greedy) == 100);
+	took = alices(l).channels.used;
+	ck_assert_msg(took >= 200 && took < 400, "%llu channels", (unsigned long long)took);
+	run_as(ALICE, takes_one, "a", 0); /* a quiet one of hers */
+	run_as(BOB, takes_one, "a", 0);
+	for (int i = 0; i < 100; i++)
+		child_kill(pid[i]);
+	eventually(alices(l).uid == 0);
+	figure(9, "100 processes of a user take %llu of its 400 channels: one more of it opens, so does another user; nothing is left in the books",
+	       (unsigned long long)took);
+	leat_close(l);
+	munmap(greedy, 4096);
+}
+END_TEST
+
 static void holds(const struct user *u, struct leat *l)
 {
 	struct leat_pub *p;
@@ -1166,6 +1220,7 @@ int main(void)
 	test(tc, charges_agree_with_a_simple_account_and_end_at_nothing);
 	test(tc, a_hundred_greedy_clients_leave_something_for_a_quiet_one);
 	tcase_add_loop_test(tc, a_user_gets_what_it_may_have_and_no_more, 0, 6);
+	test(tc, a_hundred_greedy_processes_leave_something_for_others);
 	test(tc, the_books_outlive_the_worker);
 	test(tc, who_asks_too_much_waits_and_the_others_do_not);
 	test(tc, who_is_put_out_stays_out);

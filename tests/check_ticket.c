@@ -156,7 +156,7 @@ START_TEST(a_million_forgeries_and_none_is_taken)
 		randombytes_buf(bytes + from, size - from);
 		ck_assert(reads_bytes(bytes, size, &t) < 0 && !t.good);
 	}
-	fprintf(stderr, "# %llu forged tickets, none taken\n", (unsigned long long)n);
+	figure(14, "%llu forged tickets: none taken", (unsigned long long)n);
 	ticket_keys_free(keys);
 }
 END_TEST

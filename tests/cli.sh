@@ -287,7 +287,7 @@ the_units_are_hardened() {
 
 t what_lies_in_the_brokers_way_is_not_touched
 what_lies_in_the_brokers_way_is_not_touched() {
-  local d=$dir/way p kind place before
+  local d=$dir/way p kind place before n=0
   for kind in file symlink dangling hardlink fifo directory device; do
     for place in broker.sock broker.sock.lock; do
       rm -rf "$d"; mkdir -p "$d/sub"; echo precious > "$d/victim"; chmod 640 "$d/victim"; touch -d 2020-01-01 "$d/victim"
@@ -306,8 +306,10 @@ what_lies_in_the_brokers_way_is_not_touched() {
       want 1 timeout 10 "$LEAT_LEATD" --domain "$d/sub/broker.sock" 2> "$dir/err" || { echo "# $kind as $place"; return 1; }
       [ "$before" = "$(stat -c '%a %s %Y %h' "$d/victim"; ls -l "$p")" ] && [ ! -e "$d/nowhere" ] || { echo "# $kind as $place was touched"; return 1; }
       grep -q "$d/sub" "$dir/err" || return 1
+      n=$((n + 1))
     done
   done
+  echo "# TRUST 15 $n things in the broker's way (links, pipes, others' files): none touched, each named"
   rm -rf "$d"; mkdir -p "$d"; chmod 777 "$d"
   want 1 "$LEAT_LEATD" --domain "$d/broker.sock" 2> "$dir/err" && grep -q "everybody can write" "$dir/err"
 }

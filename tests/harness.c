@@ -140,12 +140,23 @@ pid_t broker_pid(void)
 	return broker;
 }
 
-pid_t worker_pid(void)
+void figure(int thing, const char *fmt, ...)
+{
+	char text[300];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "# TRUST %d %s\n", thing, text);
+}
+
+pid_t child_of(pid_t pid)
 {
 	char path[64], text[32] = "";
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)broker, (int)broker);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
 	f = fopen(path, "re");
 	if (!f)
 		return 0;
@@ -153,6 +164,11 @@ pid_t worker_pid(void)
 		text[0] = 0;
 	fclose(f);
 	return (pid_t)atoi(text);
+}
+
+pid_t worker_pid(void)
+{
+	return child_of(broker);
 }
 
 void broker_signal(int sig)

@@ -51,6 +51,9 @@ const char *random_name(void); /* a fresh channel name */
 /* Start a broker of our own (once); its socket's path. Extra arguments end with NULL. */
 const char *broker_start(const char *arg, ...);
 pid_t broker_pid(void); /* the keeper's; its worker dies with it */
+/* What a test found about one of the fifteen things that a broker is trusted for: tests/run.sh ends with them. */
+__attribute__((format(printf, 2, 3))) void figure(int thing, const char *fmt, ...);
+pid_t child_of(pid_t pid); /* the first; 0 */
 pid_t worker_pid(void); /* 0: there is none just now */
 void broker_signal(int sig); /* to both */
 void broker_kill(int sig); /* ends both; waits */

@@ -97,7 +97,7 @@ static int collect(struct msghdr *m, struct leat__packet *p)
 	return bad;
 }
 
-static int receive(int sock, struct leat__packet *p, int flags)
+static int receive(int sock, struct leat__packet *p, int flags, int with_fds)
 {
 	union {
 		struct cmsghdr align;
@@ -106,10 +106,10 @@ static int receive(int sock, struct leat__packet *p, int flags)
 	struct iovec iov = {p->bytes, sizeof(p->bytes)};
 	struct msghdr m = {.msg_iov = &iov,
 			   .msg_iovlen = 1,
-			   .msg_control = control.room,
-			   .msg_controllen = sizeof(control.room)};
+			   .msg_control = with_fds ? control.room : NULL,
+			   .msg_controllen = with_fds ? sizeof(control.room) : 0};
 	ssize_t n;
-	int bad;
+	int bad, cut;
 
 	p->n_fds = 0;
 	p->size = 0;
@@ -119,30 +119,38 @@ static int receive(int sock, struct leat__packet *p, int flags)
 	if (n < 0)
 		return -errno;
 	bad = collect(&m, p);
+	cut = (m.msg_flags & MSG_CTRUNC) != 0;
 	p->size = (size_t)n;
-	if (n == 0 && !p->n_fds)
+	if (n == 0 && !p->n_fds && !cut)
 		return 0;
+	if (n == 0 || bad || (m.msg_flags & MSG_TRUNC) || (cut && p->n_fds == LEAT__FDS_MAX))
+		return leat__say(-EBADMSG, "packet is empty, too long, or with too many descriptors");
+	if (cut && !with_fds)
+		return 2;
 	/* There was room for more than came: it is we who have none left. */
-	if (n > 0 && !bad && (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == MSG_CTRUNC && p->n_fds < LEAT__FDS_MAX) {
-		leat__packet_close(p);
+	if (cut)
 		return leat__say(-EMFILE, "a descriptor that was sent cannot be received: this process, or the system, has "
 					  "too many open files; raise the limit (ulimit -n)");
-	}
-	if (n == 0 || bad || (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
-		leat__packet_close(p);
-		return leat__say(-EBADMSG, "packet is empty, too long, or with too many descriptors");
-	}
 	return 1;
 }
 
 int leat__sock_recv(int sock, struct leat__packet *p)
 {
-	return receive(sock, p, 0);
+	int e = receive(sock, p, 0, 1);
+
+	if (e <= 0)
+		leat__packet_close(p);
+	return e;
 }
 
 int leat__sock_peek(int sock, struct leat__packet *p)
 {
-	return receive(sock, p, MSG_PEEK);
+	return receive(sock, p, MSG_PEEK, 1);
+}
+
+int leat__sock_look(int sock, struct leat__packet *p)
+{
+	return receive(sock, p, MSG_PEEK, 0);
 }
 
 void leat__sock_drop(int sock)

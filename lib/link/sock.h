@@ -18,8 +18,11 @@ int leat__sock_send(int sock, const struct leat__out *o, const int *fds, unsigne
 /* Receive one packet. 1, 0 the other side has closed, -EAGAIN, -EBADMSG truncated or empty,
  * -EMFILE its descriptors are lost, as we have no room for them: its bytes are there. */
 int leat__sock_recv(int sock, struct leat__packet *p);
-/* The same, and it stays in the socket until it is dropped: with copies of its descriptors. */
+/* The same, and it stays in the socket until it is dropped: with copies of its descriptors, which are there, to be closed,
+ * whatever is returned. */
 int leat__sock_peek(int sock, struct leat__packet *p);
+/* The same without them: 2 if there are any, else as above. */
+int leat__sock_look(int sock, struct leat__packet *p);
 void leat__sock_drop(int sock);
 void leat__packet_close(struct leat__packet *p);
 /* Take descriptor @i out of the packet; -1 none. */

@@ -162,8 +162,9 @@ START_TEST(killed_under_load_it_loses_nothing_and_the_names_come_back)
 	start = 0;
 	for (int i = 0; i < PUBS; i++)
 		start += ledger->sent[i];
-	fprintf(stderr, "# %d kills in %.0f s, %u times %.0f messages a second to each of %d subscribers\n", kills, (double)began / 1e9, pubs,
-		(double)start / pubs / ((double)began / 1e9), SUBS);
+	figure(1, "%d kills in %.0f s, %u times %.0f messages a second to each of %d subscribers: none lost, doubled or out of order; "
+	       "names back within %.0f ms", kills, (double)began / 1e9, pubs, (double)start / pubs / ((double)began / 1e9), SUBS,
+	       (double)slowest / 1e6);
 	leat_close(control);
 	munmap(ledger, sizeof(*ledger));
 }

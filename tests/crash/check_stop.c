@@ -157,6 +157,8 @@ static const struct {
 
 START_TEST(who_is_stopped_is_not_dead)
 {
+	static const char *const names[] = {
+		[PUBLISHER] = "a publisher", [SUBSCRIBER] = "a subscriber", [BROKER] = "the broker", [ALL] = "everybody", [DEBUGGED] = "a publisher in gdb"};
 	enum role role = stops[_i].role;
 	int policy = stops[_i].policy;
 	struct debugger debugger = {0};
@@ -206,6 +208,7 @@ START_TEST(who_is_stopped_is_not_dead)
 	child_ok(sub);
 	ck_assert_uint_eq(board->received + board->lost, board->sent);
 	ck_assert_msg(policy ? board->lost > 0 : board->lost == 0, "%llu are lost", (unsigned long long)board->lost);
+	figure(7, "%s stopped for %d s: not taken for dead, goes on where it was", names[role], pause_s());
 	leat_close(l);
 	munmap(board, sizeof(*board));
 }

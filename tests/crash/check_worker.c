@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -560,6 +562,65 @@ START_TEST(killed_while_it_begins_the_next_one_begins)
 }
 END_TEST
 
+/* A broker's first worker, killed before its @k-th system call: 1; 0: it serves by then. */
+static int kill_first(const char *path, long k)
+{
+	pid_t keeper = fork(), w;
+	unsigned long child = 0;
+	int status, serves = 0, fd;
+	struct leat *l;
+	char lock[320];
+
+	if (keeper == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+		raise(SIGSTOP);
+		execl(getenv("LEAT_LEATD"), "leatd", "--domain", path, "--ready-fd", "2", NULL);
+		_exit(127);
+	}
+	ck_assert(waitpid(keeper, &status, 0) == keeper);
+	ck_assert(ptrace(PTRACE_SETOPTIONS, keeper, NULL, PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE) == 0);
+	do /* until it has a child, which is ours from its first instruction on */
+		ck_assert(ptrace(PTRACE_CONT, keeper, NULL, NULL) == 0 && waitpid(keeper, &status, 0) == keeper && WIFSTOPPED(status));
+	while (!(status >> 16) || status >> 8 == (SIGTRAP | PTRACE_EVENT_EXEC << 8));
+	ck_assert(ptrace(PTRACE_GETEVENTMSG, keeper, NULL, &child) == 0 && ptrace(PTRACE_DETACH, keeper, NULL, NULL) == 0);
+	w = (pid_t)child;
+	ck_assert(waitpid(w, &status, __WALL) == w && ptrace(PTRACE_SETOPTIONS, w, NULL, PTRACE_O_EXITKILL) == 0);
+	for (long n = 0; n < 2 * k && WIFSTOPPED(status) && !serves; n++) {
+		uint64_t until = leat__now() + SEC / 2;
+
+		ptrace(PTRACE_SYSCALL, w, NULL, NULL);
+		while (waitpid(w, &status, __WALL | WNOHANG) == 0 && !serves)
+			serves = leat__now() > until; /* it waits for clients */
+	}
+	kill(w, SIGKILL);
+	waitpid(w, NULL, __WALL);
+	eventually(leat_open(path, &l) == 0);
+	ok(leat_ping(l, NULL));
+	leat_close(l);
+	snprintf(lock, sizeof(lock), "%s.lock", path);
+	fd = open(lock, O_RDWR | O_CLOEXEC);
+	ck_assert_msg(fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK, "%ld: it serves without its lock", k);
+	close(fd);
+	kill(keeper, SIGTERM);
+	ck_assert(waitpid(keeper, &status, 0) == keeper);
+	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%ld: %#x", k, (unsigned)status);
+	return !serves;
+}
+
+START_TEST(killed_while_the_first_begins_the_next_one_begins)
+{
+	char path[300];
+	long k = 1;
+
+	do
+		snprintf(path, sizeof(path), "%s/first%ld", tmp_dir(), k);
+	while (kill_first(path, k++));
+	fprintf(stderr, "# before each of %ld system calls\n", k - 2);
+	ck_assert_int_gt(k, 50);
+}
+END_TEST
+
 START_TEST(a_request_that_kills_every_worker_is_cut_off)
 {
 	struct leat *l, *other;
@@ -728,6 +789,7 @@ START_TEST(an_idle_broker_is_small)
 
 	ok(leat_ping(l, NULL));
 	leat_close(l);
+	eventually(child_of(worker_pid()) == 0); /* what looks at descriptors */
 	keeper = kib_of(broker_pid());
 	worker = kib_of(worker_pid());
 	fprintf(stderr, "# resident: keeper %ld KiB, worker %ld KiB\n", keeper, worker);
@@ -767,7 +829,10 @@ START_TEST(a_crowd_costs_what_it_is_and_opening_stays_quick)
 
 	time_opens(l, took, OPENS);
 	quiet = took[OPENS / 2];
-	before = kib_of(broker_pid()) + kib_of(worker_pid());
+	do { /* what those channels had is given back */
+		before = kib_of(broker_pid()) + kib_of(worker_pid());
+		usleep(50000);
+	} while (kib_of(broker_pid()) + kib_of(worker_pid()) != before);
 	for (int i = 0; i < n; i++)
 		ok(leat_open(leat_domain(l), &clients[i]));
 	greeted = kib_of(broker_pid()) + kib_of(worker_pid());
@@ -1134,6 +1199,7 @@ int main(void)
 	test(tc, what_there_was_is_there);
 	tcase_add_loop_test(tc, who_died_meanwhile_is_gone_and_who_lives_is_not, 0, 2);
 	test(tc, killed_while_it_begins_the_next_one_begins);
+	test(tc, killed_while_the_first_begins_the_next_one_begins);
 	test(tc, a_request_that_kills_every_worker_is_cut_off);
 	tcase_add_loop_test(tc, a_log_of_nonsense_is_as_good_as_none, 0, 2);
 	test(tc, the_log_is_begun_anew_before_it_is_long);

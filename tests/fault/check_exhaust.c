@@ -177,8 +177,8 @@ START_TEST(a_broker_that_runs_out_refuses_and_lives)
 		ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s %ld: status %#x", family, k, status);
 		quiet = good ? quiet + 1 : 0;
 	}
-	fprintf(stderr, "# %s: %ld calls of the broker failed, %d times it did not start, %d times it refused\n", family,
-		k, unborn, refused);
+	figure(11, "%s: %ld calls of the broker failed, one at a time; %d times it did not start, %d times it refused, and lived", family, k,
+	       unborn, refused);
 	free(path);
 }
 END_TEST

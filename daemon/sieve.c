@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Descriptors that clients send, looked at in a process of its own. Whoever has a file open that a FUSE server or a
+ * network is behind may wait for those for ever when he closes it, or dies, and no signal ends that. So the worker has no
+ * such descriptor, ever: it sees that a packet brings some, and a child that has nothing else to lose receives them first,
+ * passes on what is shared memory or lies on a local file system, and goes with the rest, however long that takes.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+#include "base/base.h"
+#include "sieve.h"
+
+#define IDLE_MS   2000 /* then it goes: an idle broker is small */
+#define ANSWER_MS 500 /* nothing in it waits for anybody */
+#define GOES_NS UINT64_C(200000000) /* a moment, for who can */
+enum { GOING = 32, LINE = 4096 };
+
+struct sieve {
+	int sock;  /* -1: there is none */
+	int pidfd; /* -1: this kernel has none */
+	struct {
+		int pidfd; /* 0: free */
+		uid_t uid; /* with whose descriptors it goes, */
+		uint64_t since;
+	} going[GOING];
+};
+
+/* ---- the child ---- */
+
+/* File systems whose files are closed at once, whatever anybody else does. */
+static int is_local(const char *type)
+{
+	static const char *const known[] = {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "jfs", "nilfs2",
+					    "reiserfs", "vfat", "exfat", "ntfs3", "tmpfs", "ramfs", "hugetlbfs", "overlay"};
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (!strcmp(type, known[i]))
+			return 1;
+	return 0;
+}
+
+/* Is it mounted here, where only who may mount for everybody does, and local? Its numbers are all that is asked of it. */
+static int on_local(const struct statx *facts)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char line[LINE], type[64];
+	int found = 0;
+
+	while (f && !found && fgets(line, sizeof(line), f)) {
+		unsigned long long id;
+		unsigned major_, minor_;
+		const char *rest = strstr(line, " - ");
+
+		if (rest && sscanf(line, "%llu %*u %u:%u", &id, &major_, &minor_) == 3 && sscanf(rest, " - %63s", type) == 1)
+			found = ((facts->stx_mask & STATX_MNT_ID && id == facts->stx_mnt_id) ||
+				 (major_ == facts->stx_dev_major && minor_ == facts->stx_dev_minor)) &&
+				is_local(type);
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
+static int check_fd(int fd)
+{
+	struct statx facts;
+
+	if (fcntl(fd, F_GET_SEALS) >= 0) /* shared memory */
+		return 0;
+	if (!(fcntl(fd, F_GETFL) & O_PATH) && statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_MNT_ID, &facts) == 0 &&
+	    S_ISREG(facts.stx_mode) && on_local(&facts))
+		return 0;
+	return leat__say(-EINVAL, "its descriptor is neither shared memory nor a file on a local file system of this host");
+}
+
+/* Answer the worker; then, and only then, close. 0: all was well. */
+static int sift(int up, int client)
+{
+	struct leat__packet p;
+	struct leat__out o;
+	int e = leat__sock_peek(client, &p);
+
+	close(client);
+	if (e == 0)
+		e = leat__say(-ECONNRESET, "it has gone");
+	for (unsigned i = 0; e > 0 && i < p.n_fds; i++) {
+		int r = check_fd(p.fds[i]);
+
+		e = r < 0 ? r : e;
+	}
+	leat__wire_begin(&o, e > 0 ? LEAT__OK : LEAT__ERROR, 0, 0);
+	if (e < 0) {
+		leat__wire_u32(&o, LEAT__T_CODE, (uint32_t)-e);
+		leat__wire_text(&o, LEAT__T_WHY, leat_why());
+	}
+	leat__wire_end(&o, e > 0 ? p.n_fds : 0);
+	if (leat__sock_send(up, &o, p.fds, e > 0 ? p.n_fds : 0) < 0 || e < 0)
+		return -1;
+	leat__packet_close(&p);
+	return 0;
+}
+
+static void only(int fd)
+{
+	if (fd != 3 && dup2(fd, 3) < 0)
+		_exit(1);
+	syscall(SYS_close_range, 4, ~0U, 0);
+}
+
+static void be_sieve(int up, pid_t worker)
+{
+	struct leat__packet p;
+
+	prctl(PR_SET_NAME, "leatd-sieve");
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGTERM, SIG_IGN); /* it ends with the worker */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	if (getppid() != worker)
+		_exit(0);
+	only(up);
+	for (;;) {
+		if (poll(&(struct pollfd){3, POLLIN, 0}, 1, IDLE_MS) == 0 || leat__sock_recv(3, &p) <= 0 || p.n_fds != 1)
+			_exit(0);
+		if (sift(3, p.fds[0]) < 0) {
+			close(3); /* what is left may take its time */
+			_exit(0);
+		}
+	}
+}
+
+/* ---- the worker's side ---- */
+
+struct sieve *sieve_new(void)
+{
+	struct sieve *v = calloc(1, sizeof(*v));
+
+	if (!v)
+		return NULL;
+	v->sock = v->pidfd = -1;
+	signal(SIGCHLD, SIG_IGN); /* nobody asks how they ended */
+	return v;
+}
+
+void sieve_free(struct sieve *v)
+{
+	if (!v)
+		return;
+	for (int i = 0; i < GOING; i++)
+		if (v->going[i].pidfd)
+			close(v->going[i].pidfd);
+	if (v->sock >= 0)
+		close(v->sock);
+	if (v->pidfd >= 0)
+		close(v->pidfd);
+	free(v);
+}
+
+int sieve_start(struct sieve *v)
+{
+	pid_t pid, worker = getpid();
+	int pair[2], e;
+
+	if (v->sock >= 0)
+		return 0;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+		return leat__fail(-errno, "the broker cannot look at descriptors: socketpair: %s", strerror(errno));
+	pid = fork();
+	if (pid == 0)
+		be_sieve(pair[1], worker);
+	e = -errno;
+	close(pair[1]);
+	if (pid < 0) {
+		close(pair[0]);
+		return leat__fail(e == -EAGAIN ? -ENOMEM : e, "the broker cannot look at descriptors: fork: %s", strerror(-e));
+	}
+	v->sock = pair[0];
+	v->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	return 0;
+}
+
+/* It goes, now or when it can. */
+static void part(struct sieve *v, uid_t uid)
+{
+	close(v->sock);
+	v->sock = -1;
+	for (int i = 0; i < GOING && v->pidfd >= 0; i++)
+		if (!v->going[i].pidfd) {
+			v->going[i].pidfd = v->pidfd;
+			v->going[i].uid = uid;
+			v->going[i].since = leat__now();
+			v->pidfd = -1;
+		}
+	if (v->pidfd >= 0)
+		close(v->pidfd);
+	v->pidfd = -1;
+}
+
+/* May @uid send descriptors? Not while some of his hold one of us up, and nobody while too many do. -EAGAIN: soon. */
+static int may_send(struct sieve *v, uid_t uid)
+{
+	uint64_t now = leat__now();
+	int n = 0, his = 0, soon = 0;
+
+	for (int i = 0; i < GOING; i++) {
+		if (v->going[i].pidfd && poll(&(struct pollfd){v->going[i].pidfd, POLLIN, 0}, 1, 0) > 0) {
+			close(v->going[i].pidfd);
+			v->going[i].pidfd = 0;
+		}
+		if (!v->going[i].pidfd)
+			continue;
+		n++;
+		his += v->going[i].uid == uid;
+		soon += now - v->going[i].since < GOES_NS;
+	}
+	if (!his && n < GOING)
+		return 0;
+	if (soon)
+		return -EAGAIN;
+	return his ? leat__fail(-EBUSY, "a descriptor that uid %u sent before cannot be closed: the file system it is on does not answer",
+				(unsigned)uid)
+		   : leat__say(-EBUSY, "too many descriptors that were sent cannot be closed");
+}
+
+/* One question, one answer: errors of leat__sock_recv(), 0 it has gone. */
+static int ask_once(struct sieve *v, int sock, struct leat__packet *answer)
+{
+	struct leat__out o;
+	int e = sieve_start(v);
+
+	leat__wire_begin(&o, LEAT__PING, 0, 0);
+	leat__wire_end(&o, 1);
+	if (e == 0)
+		e = leat__sock_send(v->sock, &o, &sock, 1);
+	if (e == -EPIPE || e == -ECONNRESET)
+		return 0;
+	if (e == 0 && poll(&(struct pollfd){v->sock, POLLIN, 0}, 1, ANSWER_MS) == 0)
+		return -ETIMEDOUT;
+	e = e == 0 ? leat__sock_recv(v->sock, answer) : e;
+	return e == -ECONNRESET ? 0 : e;
+}
+
+static int ask(struct sieve *v, int sock, struct leat__packet *answer)
+{
+	int e = ask_once(v, sock, answer);
+
+	if (e == 0) { /* it had nothing to do for a while, or somebody has killed it */
+		part(v, (uid_t)-1);
+		e = ask_once(v, sock, answer);
+	}
+	return e == 0 ? -ECONNRESET : e;
+}
+
+int sieve_receive(struct sieve *v, int sock, uid_t uid, struct leat__packet *p)
+{
+	struct leat__packet answer = {.n_fds = 0};
+	uint32_t code = EPROTO;
+	struct leat__in in;
+	char why[256] = "";
+	int e = may_send(v, uid);
+
+	if (e == 0)
+		e = ask(v, sock, &answer);
+	else
+		return e;
+	if (e == -EMFILE) /* it is we who have no room for them */
+		return e;
+	if (e > 0)
+		e = leat__wire_parse(&in, answer.bytes, answer.size, answer.n_fds);
+	else
+		e = leat__fail(e, "the broker could not look at a descriptor: %s", strerror(-e));
+	if (e == 0 && in.head.type == LEAT__OK) {
+		memcpy(p->fds, answer.fds, sizeof(p->fds));
+		p->n_fds = answer.n_fds;
+		return 0;
+	}
+	if (e == 0) {
+		leat__wire_get(&in, LEAT__T_CODE, &code, sizeof(code));
+		leat__wire_get_text(&in, LEAT__T_WHY, why, sizeof(why));
+		e = leat__say(-(int)code, why);
+	}
+	part(v, uid);
+	return e;
+}

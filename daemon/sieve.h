@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef LEATD_SIEVE_H
+#define LEATD_SIEVE_H
+/* Descriptors that clients send, looked at elsewhere: see sieve.c. */
+#include <sys/types.h>
+#include "link/sock.h"
+
+struct sieve;
+
+/* NULL: no memory. From now on nobody waits for this process's children. */
+struct sieve *sieve_new(void);
+void sieve_free(struct sieve *v);
+/* The child, if there is none: it is forked when there is little to copy. 0, -errno. */
+int sieve_start(struct sieve *v);
+/* The descriptors of the packet that is next in @sock, which @uid sent, into @p; they stay there, too. 0, or -errno with
+ * the reason: -EINVAL one of them is none to have here, -EAGAIN ask again soon, -EBUSY one of his before cannot be
+ * closed, -EMFILE. */
+int sieve_receive(struct sieve *v, int sock, uid_t uid, struct leat__packet *p);
+
+#endif
