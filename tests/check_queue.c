@@ -830,21 +830,26 @@ static void *scribbles(void *arg)
 	return NULL;
 }
 
-START_TEST(a_lying_worker_changes_no_message)
+static struct {
+	uint64_t sent, got, slow;
+} beside; /* a liar */
+
+/* A tenth of a second of it, on a channel of its own: where the liar's words are so that nobody gets work, it ends there. */
+static void works_beside_a_liar(void)
 {
-	uint64_t until = leat__now() + (full() ? 600 : 3) * (uint64_t)SEC, got = 0, slow = 0, sent = 0;
+	uint64_t until = leat__now() + SEC / 10;
 	struct leat_queue *q, *liar;
 	struct leat_pub *p;
 	pthread_t t;
 	char b[600];
 
-	open_all();
-	make_ledger(1);
+	name = random_name();
+	leat__store_release(&ledger->stop, 0u);
 	p = publisher(0);
 	q = worker("g");
 	liar = worker("g");
 	ck_assert(pthread_create(&t, NULL, scribbles, liar) == 0);
-	while (leat__now() < until) {
+	for (uint64_t sent = 0; leat__now() < until;) {
 		size_t size = 16 + rnd() % 400;
 		struct leat_work w;
 		const void *at;
@@ -853,8 +858,10 @@ START_TEST(a_lying_worker_changes_no_message)
 		memcpy(b, &sent, 8);
 		memcpy(b + 8, &size, 8);
 		fill_message(b + 16, size - 16, sent);
-		if (leat_send(p, b, size, 1000000) == 0)
+		if (leat_send(p, b, size, 1000000) == 0) {
+			beside.sent++;
 			sent++;
+		}
 		start = leat__now();
 		if (leat_queue_take(q, &at, &w, 1000000) == 0) {
 			uint64_t n, s;
@@ -864,17 +871,30 @@ START_TEST(a_lying_worker_changes_no_message)
 				memcpy(&n, b, 8);
 				memcpy(&s, b + 8, 8);
 				must(s == w.size && n == w.seq && message_whole(b + 16, s - 16, n), "a changed message");
-				got++;
+				beside.got++;
 			}
 		}
-		slow += leat__now() - start > 101000000;
+		beside.slow += leat__now() - start > 101000000;
 	}
 	leat__store_release(&ledger->stop, 1u);
 	pthread_join(t, NULL);
-	fprintf(stderr, "# %llu messages sent, %llu taken and good beside a liar\n", (unsigned long long)sent,
-		(unsigned long long)got);
-	ck_assert_uint_gt(got, 0);
-	ck_assert_uint_le(slow, 2); /* the machine may have stood still */
+	leat_queue_close(q);
+	leat_queue_close(liar);
+	leat_pub_close(p);
+}
+
+START_TEST(a_lying_worker_changes_no_message)
+{
+	uint64_t until = leat__now() + (full() ? 600 : 3) * (uint64_t)SEC;
+
+	open_all();
+	make_ledger(1);
+	while (leat__now() < until)
+		works_beside_a_liar();
+	fprintf(stderr, "# %llu messages sent, %llu taken and good beside a liar\n", (unsigned long long)beside.sent,
+		(unsigned long long)beside.got);
+	ck_assert_uint_gt(beside.got, 100);
+	ck_assert_uint_le(beside.slow, 2); /* the machine may have stood still */
 	free_ledger();
 	leat_close(l);
 }
