@@ -16,13 +16,14 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/ipc.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 
-enum kind { PUB, SUB, MOVE, RETURN, WORK, CALL, SERVE, SHARE, WATCH, DOMAIN, REGION, SYNC, HAND };
+enum kind { PUB, SUB, MOVE, RETURN, WORK, CALL, SERVE, SHARE, WATCH, KICK, DOMAIN, REGION, SYNC, HAND };
 
 static const struct op {
 	const char *name;
@@ -85,6 +86,8 @@ static const struct op {
 	{"watch", WATCH, 0, 0, 0},
 	{"watch_next", WATCH, 0, 0, 0},
 	{"watch_close", WATCH, 0, 0, 0},
+	{"kick", KICK, 0, 0, 0},
+	{"quota", DOMAIN, 0, 0, 0},
 	{"open", DOMAIN, 0, 0, 0},
 	{"close", DOMAIN, 0, 0, 0},
 	{"region", REGION, 0, 0, 0},
@@ -776,6 +779,47 @@ static void watch_point(const struct op *op, struct trace *t, long n)
 	eventually(broker_fds() <= before);
 }
 
+static struct {
+	uint64_t client;
+	char name[64];
+} *kicked;
+
+static void is_kicked(void *arg)
+{
+	struct leat_pub *p;
+	struct leat *mine;
+
+	(void)arg;
+	ok(leat_open(domain, &mine));
+	ok(leat_pub_open(mine, kicked->name, NULL, &p));
+	leat__store_release(&kicked->client, mine->tie->client);
+	pause();
+}
+
+/* Whom he puts out is out or is not, with all he has. */
+static void kick_point(const struct op *op, struct trace *t, long n)
+{
+	int before = broker_fds();
+	struct leat_stat st = {.struct_size = sizeof(st)};
+	char client[32];
+	pid_t pid;
+
+	if (!kicked)
+		kicked = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	leat__store_release(&kicked->client, UINT64_C(0));
+	snprintf(kicked->name, sizeof(kicked->name), "%s", random_name());
+	pid = child(is_kicked, NULL);
+	eventually(leat__load_acquire(&kicked->client) != 0);
+	snprintf(client, sizeof(client), "%llu", (unsigned long long)kicked->client);
+	victim_start(t, op->name, domain, client);
+	victim_step(t, n);
+	victim_kill(t);
+	eventually(leat_stat(l, kicked->name, &st, NULL, NULL) == -ENOENT || st.publishers == 1);
+	child_kill(pid);
+	eventually(leat_stat(l, kicked->name, &st, NULL, NULL) == -ENOENT);
+	eventually(broker_fds() <= before);
+}
+
 static void domain_point(const struct op *op, struct trace *t, long n)
 {
 	victim_start(t, op->name, domain, "-");
@@ -961,6 +1005,7 @@ static void point(const struct op *op, struct trace *t, long n, const char *kind
 	case SERVE: serve_point(op, t, n); break;
 	case SHARE: share_point(op, t, n); break;
 	case WATCH: watch_point(op, t, n); break;
+	case KICK: kick_point(op, t, n); break;
 	case DOMAIN: domain_point(op, t, n); break;
 	case REGION: region_point(op, t, n, kind); break;
 	case SYNC: sync_point(op, t, n); break;

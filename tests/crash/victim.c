@@ -163,6 +163,12 @@ static void in_set(void)
 		must(leat_set_add_sub(set, s, NULL));
 }
 
+static int any_quota(const struct leat_quota *quota, void *arg)
+{
+	(void)quota, (void)arg;
+	return 0;
+}
+
 static struct leat_watch *names;
 
 /* All there is, and then nothing. */
@@ -297,6 +303,9 @@ int main(int argc, char **argv)
 	STAGE("share", open_and_make(); MARK(); must(leat_region_share(l, name, r, 0, &shared)))
 	STAGE("unshare", open_and_make(); must(leat_region_share(l, name, r, 0, &shared)); MARK(); leat_region_unshare(shared))
 	STAGE("find", must(leat_open(domain, &l)); MARK(); must(leat_region_find(l, name, 0, NULL, &r)))
+
+	STAGE("quota", must(leat_open(domain, &l)); MARK(); must(leat_quota(l, any_quota, NULL)))
+	STAGE("kick", must(leat_open(domain, &l)); MARK(); must(leat_kick(l, strtoull(name, NULL, 10))))
 
 	STAGE("set_wait", subscriber(0); while (leat_recv(s, &n, 8, NULL, 0) == 0); in_set(); MARK();
 	      leat_set_wait(set, &ready, 1, 1000000))
