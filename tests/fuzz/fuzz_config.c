@@ -27,7 +27,10 @@ static struct config *parse(const uint8_t *conf, size_t conf_size, const uint8_t
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	size_t cut = size ? data[0] * (size - 1) / 255 : 0;
+	static const gid_t groups[] = {3, 7};
+	static const struct ticket ticket = {.sealed = 1, .good = 1, .expires = UINT64_MAX, .verbs = 1u << V_PUBLISH, .prefix = "camera"};
 	const struct person who = {.uid = 7, .gid = 7}, root = {.uid = 0, .gid = 0};
+	const struct person guest = {.uid = 9, .gid = 9, .groups = groups, .n_groups = 2, .tickets = &ticket, .n_tickets = 1};
 	struct config *c;
 
 	if (!size)
@@ -42,9 +45,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			must(!may || i == 3 || (why.file && why.line));
 			must(!config_fault(c, 0) || !may || i == 3 || strcmp(why.file, "policy.d/camera.conf") != 0);
 			must(policy_sees(c, 1, &who, names[i]) || !may || v == V_CREATE);
+			may = policy_may(c, 1, &guest, v, names[i], &why);
+			must(!may || (why.file && why.line));
 		}
 	for (unsigned q = 0; c && q <= LEAT__QUOTAS; q++)
 		config_limit(c, 1, 7, q);
+	must(!c || ((config_linger(c) == -1 || config_linger(c) >= 0) && (!config_keys(c) || *config_keys(c) == '/')));
 	config_free(c);
 	/* The text as it was kept, of any bytes. */
 	if (config_parse((const char *)data, size, &c) >= 0)
