@@ -21,7 +21,7 @@
 #include <unistd.h>
 #include "keeper.h"
 
-#define SOON_MS 50 /* who lives so short has died of what was kept for it, or of how it is installed */
+#define SOON_MS 50 /* who lives so short, and was not killed while it served, has died of what was kept for it */
 enum { FORGET_AFTER = 20, END_AFTER = 30 }; /* so many such deaths in a row */
 
 static int *kept; /* by key; -1: nothing */
@@ -29,6 +29,7 @@ static uint32_t n_kept;
 static pid_t worker;
 static int sock = -1;
 static int ending; /* we were asked to, by this signal: a worker that was just dying has not heard it */
+static int ready; /* it serves */
 static uint32_t told; /* the next key to tell the worker of; UINT32_MAX: all were told */
 
 static int64_t now_ms(void)
@@ -89,6 +90,7 @@ static int hear(void)
 		close(fd);
 	if (n == sizeof(p) && p.what == DROP)
 		drop(p.key);
+	ready |= n == sizeof(p) && p.what == READY;
 	return n > 0 ? 1 : -1;
 }
 
@@ -169,6 +171,7 @@ static int start(char **argv)
 	close(pair[1]);
 	sock = pair[0];
 	told = 0;
+	ready = 0;
 	return worker < 0 ? complain("start a worker") : 0;
 }
 
@@ -185,7 +188,7 @@ static int died(int64_t born)
 		;
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
-	soon = now_ms() - born < SOON_MS ? soon + 1 : 0;
+	soon = now_ms() - born < SOON_MS && !(ready && WTERMSIG(status) == SIGKILL) ? soon + 1 : 0;
 	fprintf(stderr, "leatd: worker-killed pid=%d signal=%d\n", (int)worker, WTERMSIG(status));
 	if (soon == FORGET_AFTER) {
 		fputs("leatd: begin-anew why=\"workers keep dying\"\n", stderr);
