@@ -148,7 +148,8 @@ static void become_worker(pid_t keeper, int fd, char **argv)
 	char path[4200];
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != keeper || dup2(fd, LEATD_KEEPER_FD) < 0)
+	/* It may have that number already, and is to outlive the exec all the same. */
+	if (getppid() != keeper || (fd == LEATD_KEEPER_FD ? fcntl(fd, F_SETFD, 0) : dup2(fd, LEATD_KEEPER_FD)) < 0)
 		_exit(1);
 	/* Our signals stay blocked until it can take them: none is lost, and none kills it. */
 	find_worker(path, sizeof(path));

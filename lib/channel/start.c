@@ -90,8 +90,8 @@ static void become_broker(const char *leatd, const char *path, int ready)
 		_exit(126);
 	umask(077);
 	null = open("/dev/null", O_RDWR);
-	if (null < 0 || dup2(ready, 3) < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 ||
-	    dup2(null, 2) < 0)
+	/* In this order: where the program has closed some of 0 to 2, that may be number 3. */
+	if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 || dup2(ready, 3) < 0)
 		_exit(126);
 	if (syscall(SYS_close_range, 4, ~0U, 0) < 0)
 		for (int fd = 4; fd < 1024; fd++)

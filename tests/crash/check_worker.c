@@ -621,6 +621,24 @@ START_TEST(killed_while_the_first_begins_the_next_one_begins)
 }
 END_TEST
 
+/* Whatever numbers what it hands on happens to have. */
+START_TEST(however_much_is_kept_the_next_one_begins)
+{
+	enum { MANY = 120 };
+	struct leat *l = broker_open(), *c[MANY];
+
+	for (int i = 0; i < MANY; i++) {
+		ok(leat_open(leat_domain(l), &c[i]));
+		kill_worker();
+		ok(leat_ping(c[i], NULL));
+	}
+	ck_assert_int_gt(broker_fds(), 3 * MANY); /* more than LEATD_KEEPER_FD in the keeper alone */
+	for (int i = 0; i < MANY; i++)
+		leat_close(c[i]);
+	leat_close(l);
+}
+END_TEST
+
 START_TEST(a_request_that_kills_every_worker_is_cut_off)
 {
 	struct leat *l, *other;
@@ -731,10 +749,20 @@ START_TEST(the_log_is_begun_anew_before_it_is_long)
 END_TEST
 
 /* How long nobody is served when there is much to go on with. */
+/* Before the broker is started: as many channels as there may be descriptors for, @want at most. */
+static int channels(int want)
+{
+	struct rlimit most = {65536, 65536}; /* as leatd.service has it */
+
+	if (setrlimit(RLIMIT_NOFILE, &most) < 0)
+		getrlimit(RLIMIT_NOFILE, &most);
+	return (int)leat__min((uint64_t)want, most.rlim_max / 3);
+}
+
 START_TEST(another_worker_serves_soon)
 {
 	enum { MANY = 10000 };
-	int n = full() ? MANY : 2000;
+	int n = channels(full() ? MANY : 2000);
 	struct leat *l = broker_open();
 	struct leat_pub **p = calloc(MANY, sizeof(struct leat_pub *));
 	uint64_t slowest = 0, all[9];
@@ -822,8 +850,8 @@ static void time_opens(struct leat *l, uint64_t *took, int n)
 START_TEST(a_crowd_costs_what_it_is_and_opening_stays_quick)
 {
 	enum { OPENS = 500, MANY = 1000, EACH = 10 };
+	int n = channels((full() ? MANY : 300) * EACH) / EACH;
 	struct leat *l = (broker_start("--linger", "0", NULL), broker_open()), **clients = calloc(MANY, sizeof(*clients));
-	int n = full() ? MANY : 300;
 	uint64_t took[OPENS], quiet, slow = UINT64_MAX;
 	long before, half = 0, after, greeted;
 
@@ -1212,6 +1240,7 @@ int main(void)
 	tcase_add_loop_test(tc, who_died_meanwhile_is_gone_and_who_lives_is_not, 0, 2);
 	test(tc, killed_while_it_begins_the_next_one_begins);
 	test(tc, killed_while_the_first_begins_the_next_one_begins);
+	test(tc, however_much_is_kept_the_next_one_begins);
 	test(tc, a_request_that_kills_every_worker_is_cut_off);
 	tcase_add_loop_test(tc, a_log_of_nonsense_is_as_good_as_none, 0, 2);
 	test(tc, the_log_is_begun_anew_before_it_is_long);
