@@ -115,7 +115,9 @@ static void only(int fd)
 {
 	if (fd != 3 && dup2(fd, 3) < 0)
 		_exit(1);
-	syscall(SYS_close_range, 4, ~0U, 0);
+	if (syscall(SYS_close_range, 4, ~0U, 0) < 0) /* before Linux 5.9 */
+		for (int other = 4, most = (int)sysconf(_SC_OPEN_MAX); other < most; other++)
+			close(other);
 }
 
 static void be_sieve(int up, pid_t worker)
