@@ -23,6 +23,7 @@
 
 #define IDLE_MS   2000 /* then it goes: an idle broker is small */
 #define ANSWER_MS 500 /* nothing in it waits for anybody */
+#define ENDS_MS   100 /* that nobody else has it to bury, as a rule */
 #define GOES_NS UINT64_C(200000000) /* a moment, for who can */
 enum { GOING = 32, LINE = 4096 };
 
@@ -164,8 +165,10 @@ void sieve_free(struct sieve *v)
 			close(v->going[i].pidfd);
 	if (v->sock >= 0)
 		close(v->sock);
-	if (v->pidfd >= 0)
+	if (v->pidfd >= 0) {
+		poll(&(struct pollfd){v->pidfd, POLLIN, 0}, 1, ENDS_MS);
 		close(v->pidfd);
+	}
 	free(v);
 }
 
