@@ -25,7 +25,7 @@
 #define ANSWER_MS 500 /* nothing in it waits for anybody */
 #define ENDS_MS   100 /* that nobody else has it to bury, as a rule */
 #define GOES_NS UINT64_C(200000000) /* a moment, for who can */
-enum { GOING = 32, LINE = 4096 };
+enum { GOING = 32, HIS = 4, LINE = 4096 }; /* that may be stuck: in all, and of one user */
 
 struct sieve {
 	int sock;  /* -1: there is none */
@@ -212,7 +212,7 @@ static void part(struct sieve *v, uid_t uid)
 	v->pidfd = -1;
 }
 
-/* May @uid send descriptors? Not while some of his hold one of us up, and nobody while too many do. -EAGAIN: soon. */
+/* May @uid send descriptors? Not while too many of his, or of all, hold one of us up. -EAGAIN: soon. */
 static int may_send(struct sieve *v, uid_t uid)
 {
 	uint64_t now = leat__now();
@@ -229,13 +229,13 @@ static int may_send(struct sieve *v, uid_t uid)
 		his += v->going[i].uid == uid;
 		soon += now - v->going[i].since < GOES_NS;
 	}
-	if (!his && n < GOING)
+	if (his < HIS && n < GOING)
 		return 0;
 	if (soon)
 		return -EAGAIN;
-	return his ? leat__fail(-EBUSY, "a descriptor that uid %u sent before cannot be closed: the file system it is on does not answer",
-				(unsigned)uid)
-		   : leat__say(-EBUSY, "too many descriptors that were sent cannot be closed");
+	return his >= HIS ? leat__fail(-EBUSY, "descriptors that uid %u sent before cannot be closed: the file system they are on does not answer",
+				       (unsigned)uid)
+			  : leat__say(-EBUSY, "too many descriptors that were sent cannot be closed");
 }
 
 /* One question, one answer: errors of leat__sock_recv(), 0 it has gone. */

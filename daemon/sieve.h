@@ -13,7 +13,7 @@ void sieve_free(struct sieve *v);
 /* The child, if there is none: it is forked when there is little to copy. 0, -errno. */
 int sieve_start(struct sieve *v);
 /* The descriptors of the packet that is next in @sock, which @uid sent, into @p; they stay there, too. 0, or -errno with
- * the reason: -EINVAL one of them is none to have here, -EAGAIN ask again soon, -EBUSY one of his before cannot be
+ * the reason: -EINVAL one of them is none to have here, -EAGAIN ask again soon, -EBUSY some of his before cannot be
  * closed, -EMFILE. */
 int sieve_receive(struct sieve *v, int sock, uid_t uid, struct leat__packet *p);
 
