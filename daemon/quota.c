@@ -182,6 +182,12 @@ static int is_fair(uint64_t left, uint64_t share, uint64_t amount, uint64_t clie
 	       all - share <= left;
 }
 
+/* Who has nothing yet gets a little, though what is left be less than one for each. (Each watch is a client.) */
+static int is_first(const struct client *c, enum leat__quota what, uint64_t amount, uint64_t left)
+{
+	return !c->used[what] && amount <= left / 8 + 1 && what != LEAT__Q_WATCHES;
+}
+
 static int may_have(struct quotas *q, const struct user *u, const struct client *c, enum leat__quota what, uint64_t amount)
 {
 	uint64_t limit = q->limit ? q->limit(q->arg, u->uid, what) : UINT64_MAX;
@@ -190,7 +196,8 @@ static int may_have(struct quotas *q, const struct user *u, const struct client 
 	if (limit == UINT64_MAX || !amount)
 		return 0;
 	if (u->used[what] <= limit && amount <= limit - u->used[what] &&
-	    (!c || what == LEAT__Q_CLIENTS || is_fair(limit - u->used[what], c->used[what], amount, u->n_clients)))
+	    (!c || what == LEAT__Q_CLIENTS || is_first(c, what, amount, limit - u->used[what]) ||
+	     is_fair(limit - u->used[what], c->used[what], amount, u->n_clients)))
 		return 0;
 	name_the_greedy(q, u, what, most, sizeof(most));
 	return leat__fail(-EDQUOT, "uid %u has %llu of %llu %s, %s; %llu more are too much for this client: close some, or raise "
