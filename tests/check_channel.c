@@ -336,7 +336,8 @@ START_TEST(no_broker_is_said_clearly_and_never_hidden)
 	ck_assert(strstr(leat_why(), "nowhere.sock") != NULL);
 	fails(leat_open("", &l), EINVAL);
 	setenv("XDG_RUNTIME_DIR", tmp_dir(), 1);
-	fails(leat_open(NULL, &l), ENOENT);
+	if (access("/run/leat/broker.sock", F_OK) < 0) /* the host's own would be found */
+		fails(leat_open(NULL, &l), ENOENT);
 	setenv("LEAT_BROKER", tmp_path("elsewhere.sock"), 1);
 	unsetenv("LEAT_AUTOSTART");
 	/* A path named by the user is never started for him; it names the domain that was tried. */
