@@ -16,7 +16,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 #include "base/base.h"
 #include "sieve.h"
@@ -198,7 +197,8 @@ int sieve_start(struct sieve *v)
 /* It goes, now or when it can. */
 static void part(struct sieve *v, uid_t uid)
 {
-	close(v->sock);
+	if (v->sock >= 0)
+		close(v->sock);
 	v->sock = -1;
 	for (int i = 0; i < GOING && v->pidfd >= 0; i++)
 		if (!v->going[i].pidfd) {
@@ -275,10 +275,9 @@ int sieve_receive(struct sieve *v, int sock, uid_t uid, struct leat__packet *p)
 	char why[256] = "";
 	int e = may_send(v, uid);
 
-	if (e == 0)
-		e = ask(v, sock, &answer);
-	else
+	if (e < 0)
 		return e;
+	e = ask(v, sock, &answer);
 	if (e == -EMFILE) /* it is we who have no room for them */
 		return e;
 	if (e > 0)
