@@ -44,20 +44,42 @@ static void handle_closed(uv_handle_t *h)
 	session_free(s);
 }
 
-/* The watch goes before the descriptor: the next client's may get the same number. */
-static void drop_socket(struct session *s)
+static void look_again(struct broker *b);
+
+static void set_stuck(struct session *s, int stuck)
 {
+	s->b->n_stuck += (uint32_t)(stuck != FREE) - (uint32_t)(s->stuck != FREE);
+	s->stuck = stuck;
+}
+
+/*
+ * The watch goes before the descriptor: the next client's may get the same number. Negative: it is of no more use, and
+ * stays, as what is in it cannot be taken out yet. Unless we go ourselves: then the keeper has it, still.
+ */
+static int drop_socket(struct session *s)
+{
+	int e;
+
 	if (s->sock < 0)
-		return;
-	uv_close((uv_handle_t *)&s->sock_poll, handle_closed);
+		return 0;
+	uv_poll_stop(&s->sock_poll);
 	s->b->n_parked -= (uint32_t)s->parked;
 	s->b->n_strange -= (uint32_t)!s->greeted;
 	s->parked = 0;
 	s->greeted = 1;
+	e = sieve_drain(s->b->sieve, s->sock, s->owner.uid);
+	if (e < 0 && s->b->reg.store) {
+		set_stuck(s, LEFT);
+		look_again(s->b);
+		return e;
+	}
+	set_stuck(s, FREE);
+	uv_close((uv_handle_t *)&s->sock_poll, handle_closed);
 	close(s->sock);
 	store_drop(s->b->reg.store, s->sock_key);
 	s->sock_key = STORE_NONE;
 	s->sock = -1;
+	return 0;
 }
 
 struct session *session_find(const struct broker *b, uint64_t client)
@@ -73,17 +95,23 @@ void session_end(struct session *s)
 {
 	struct broker *b = s->b;
 
-	if (b->verbose)
+	if (b->verbose && !s->ended)
 		log_client(LOG_IS_INFO, "client-gone", &s->owner, "");
 	while (s->objects)
 		object_end(s, s->objects);
+	if (s->pidfd >= 0 && !s->ended)
+		uv_close((uv_handle_t *)&s->pid_poll, handle_closed);
+	s->ended = 1;
+	if (drop_socket(s) < 0) { /* until then it counts as his */
+		keep_session(s);
+		broker_commit(b);
+		b->changed(b);
+		return;
+	}
 	*s->at = s->next;
 	if (s->next)
 		s->next->at = s->at;
 	b->n_sessions--;
-	drop_socket(s);
-	if (s->pidfd >= 0)
-		uv_close((uv_handle_t *)&s->pid_poll, handle_closed);
 	store_del(b->reg.store, REC_SESSION, s->owner.client, 0);
 	store_drop(b->reg.store, s->pid_key);
 	quota_give(b->reg.quotas, &s->owner, LEAT__Q_CLIENTS, 0, 2);
@@ -124,9 +152,9 @@ void session_kick(struct session *s)
 
 int session_answer(struct session *s, const struct leat__out *out)
 {
-	int e = s->sock >= 0 ? leat__sock_send(s->sock, out, NULL, 0) : -EPIPE;
+	int there = s->sock >= 0 && s->stuck != LEFT, e = there ? leat__sock_send(s->sock, out, NULL, 0) : -EPIPE;
 
-	if (e < 0 && s->sock >= 0)
+	if (e < 0 && there)
 		session_cut(s);
 	return e;
 }
@@ -205,6 +233,8 @@ static int handle(struct session *s, struct leat__packet *p)
 		r.n_fds = 0;
 	}
 	end_request(s, &in);
+	if (in.head.type == LEAT__HELLO && s->greeted)
+		sieve_admit(s->sock, 1);
 	e = 0;
 	if (!(in.head.flags & LEAT__WIRE_QUIET) && !r.later)
 		e = leat__sock_send(s->sock, &r.out, r.fds, r.n_fds);
@@ -260,12 +290,17 @@ static void on_look(uv_timer_t *t)
 	sessions_look(t->data);
 }
 
+static void listen_to(struct session *s)
+{
+	uv_poll_start(&s->sock_poll, UV_READABLE | UV_DISCONNECT, on_socket);
+}
+
 static void look_again(struct broker *b)
 {
 	/* The usual one is by now reading what it was sent. */
 	uint64_t ms = b->n_parked ? PARKED_MS : STRANGE_MS;
 
-	if (b->n_parked + b->n_strange &&
+	if (b->n_parked + b->n_strange + b->n_stuck &&
 	    (!uv_is_active((uv_handle_t *)&b->look_again) || uv_timer_get_due_in(&b->look_again) > ms))
 		uv_timer_start(&b->look_again, on_look, ms, 0);
 }
@@ -291,6 +326,19 @@ static void use_up(struct session *s)
 		s->tokens_at = (s->tokens_at > now ? s->tokens_at : now) + UINT64_C(1000000000) / (rate ? rate : 1);
 }
 
+/* The packet that was refused stays where it is until somebody takes it out. 0: that is done. */
+static int take_out(struct session *s)
+{
+	int e = sieve_drop(s->b->sieve, s->sock, s->owner.uid);
+
+	if (e < 0) {
+		uv_poll_stop(&s->sock_poll);
+		set_stuck(s, HELD);
+		look_again(s->b);
+	}
+	return e;
+}
+
 static void park(struct session *s)
 {
 	if (s->parked)
@@ -306,12 +354,23 @@ void sessions_look(struct broker *b)
 	uint64_t now = leat__now();
 	struct session *next;
 
-	for (struct session *s = b->n_parked + b->n_strange ? b->sessions : NULL; s; s = next) {
+	for (struct session *s = b->n_parked + b->n_strange + b->n_stuck ? b->sessions : NULL; s; s = next) {
 		next = s->next;
+		if (s->stuck == LEFT) {
+			if (s->ended)
+				session_end(s);
+			else if (drop_socket(s) == 0)
+				keep_session(s);
+			continue;
+		}
+		if (s->stuck == HELD && sieve_drop(b->sieve, s->sock, s->owner.uid) == 0) {
+			set_stuck(s, FREE);
+			listen_to(s);
+		}
 		if (s->parked) {
 			s->parked = 0;
 			b->n_parked--;
-			uv_poll_start(&s->sock_poll, UV_READABLE | UV_DISCONNECT, on_socket);
+			listen_to(s);
 		}
 		if (!s->greeted && now - s->born > HELLO_NS) {
 			log_client(LOG_IS_WARNING, "client-cut", &s->owner, "it has not said who it is");
@@ -325,7 +384,7 @@ static void on_socket(uv_poll_t *h, int status, int events)
 {
 	struct session *s = h->data;
 	struct leat__packet p;
-	int e;
+	int e, refused;
 
 	(void)events;
 	if (status < 0) {
@@ -352,9 +411,15 @@ static void on_socket(uv_poll_t *h, int status, int events)
 				return;
 			}
 			use_up(s);
-			e = e < 0 ? refuse(s, &p, e) : handle(s, &p);
+			refused = e < 0;
+			e = refused ? refuse(s, &p, e) : handle(s, &p);
 			leat__packet_close(&p);
-			leat__sock_drop(s->sock);
+			if (s->sock < 0 || s->stuck == LEFT) /* it has put itself out */
+				return;
+			if (!refused)
+				leat__sock_drop(s->sock);
+			else if (e == 0 && take_out(s) < 0)
+				return;
 		} else if (e == 0) {
 			e = leat__say(-EPIPE, "closed");
 		}
@@ -404,7 +469,7 @@ int session_adopt(const struct session *facts)
 	s->sock_poll.data = s->pid_poll.data = s;
 	s->handles = (s->sock >= 0) + (s->pidfd >= 0);
 	if (s->sock >= 0)
-		uv_poll_start(&s->sock_poll, UV_READABLE | UV_DISCONNECT, on_socket);
+		listen_to(s);
 	if (s->pidfd >= 0) {
 		uv_poll_init(b->loop, &s->pid_poll, s->pidfd);
 		uv_poll_start(&s->pid_poll, UV_READABLE, on_pidfd);
@@ -451,6 +516,7 @@ int session_start(struct broker *b, int sock)
 		store_drop(b->reg.store, s.sock_key);
 		if (s.pidfd >= 0)
 			close(s.pidfd);
+		sieve_drain(b->sieve, sock, s.owner.uid);
 		close(sock);
 		return e;
 	}

@@ -24,6 +24,7 @@ struct broker {
 	int verbose;
 	uint64_t told; /* the last change that watchers were told of */
 	uint32_t n_parked, n_strange; /* sessions that are parked; that have not greeted us */
+	uint32_t n_stuck; /* and in whose sockets is what cannot be taken out just now */
 	uv_timer_t look_again; /* at those */
 	int tight; /* it runs out of descriptors: nothing is kept that need not be */
 	void (*changed)(struct broker *b); /* something came or went: timers may need to */
@@ -66,12 +67,14 @@ struct object {
 struct session {
 	struct session *next, **at;
 	struct broker *b;
-	int sock;  /* -1: the client has hung up */
+	int sock;  /* -1: the client has hung up, and it is closed */
 	int pidfd; /* -1: the kernel cannot tell of its death */
 	int greeted;
 	int parked; /* it is not listened to just now: it asks too much, or does not take what it is given */
 	int sent_fds; /* and may not have taken them yet */
 	int kicked;
+	enum { FREE, HELD, LEFT } stuck; /* HELD: the next packet has been refused, and is to be taken out; LEFT: all are */
+	int ended; /* it is there only because of that */
 	uint64_t born, tokens_at; /* when it came; up to when it has used its share of requests */
 	int handles; /* of libuv, not closed yet */
 	uv_poll_t sock_poll, pid_poll;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Descriptors that clients send, looked at in a process of its own. Whoever has a file open that a FUSE server or a
- * network is behind may wait for those for ever when he closes it, or dies, and no signal ends that. So the worker has no
- * such descriptor, ever: it sees that a packet brings some, and a child that has nothing else to lose receives them first,
- * passes on what is shared memory or lies on a local file system, and goes with the rest, however long that takes.
+ * Descriptors that clients send, looked at in a process of its own. Whoever lets go of a file last that a FUSE server or a
+ * network is behind may wait for those for ever, and no signal ends that: who closes it, who dies, who takes the packet out
+ * of its socket in which it came, who closes that socket. So worker and keeper are never the last. The worker sees that a
+ * packet brings some, and a child that has nothing else to lose receives them first, passes on what is shared memory or
+ * lies on a local file system, and goes with the rest, however long that takes. It takes out of a socket what is not wanted.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -20,6 +22,10 @@
 #include "base/base.h"
 #include "sieve.h"
 
+#ifndef SO_PASSRIGHTS /* Linux 6.16; where numbers are others, it is not asked for */
+#define SO_PASSRIGHTS (SO_PEERGROUPS == 59 ? 83 : -1)
+#endif
+#define SENT_MOST 253 /* descriptors in one packet: the kernel takes no more */
 #define IDLE_MS   2000 /* then it goes: an idle broker is small */
 #define ANSWER_MS 500 /* nothing in it waits for anybody */
 #define ENDS_MS   100 /* that nobody else has it to bury, as a rule */
@@ -84,7 +90,7 @@ static int check_fd(int fd)
 	return leat__say(-EINVAL, "its descriptor is neither shared memory nor a file on a local file system of this host");
 }
 
-/* Answer the worker; then, and only then, close. 0: all was well. */
+/* Answer the worker. What was refused we have until the worker has us take it out of the socket, and then go. */
 static int sift(int up, int client)
 {
 	struct leat__packet p;
@@ -105,10 +111,42 @@ static int sift(int up, int client)
 		leat__wire_text(&o, LEAT__T_WHY, leat_why());
 	}
 	leat__wire_end(&o, e > 0 ? p.n_fds : 0);
-	if (leat__sock_send(up, &o, p.fds, e > 0 ? p.n_fds : 0) < 0 || e < 0)
+	if (leat__sock_send(up, &o, p.fds, e > 0 ? p.n_fds : 0) < 0)
 		return -1;
-	leat__packet_close(&p);
+	if (e > 0)
+		leat__packet_close(&p);
 	return 0;
+}
+
+/* One packet, for good, with all that it brings. It cannot be told from an end of file, unless SO_PASSCRED is set. */
+static int swallow(int sock)
+{
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int) * SENT_MOST)];
+	} control;
+	char byte;
+	struct iovec iov = {&byte, 1};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+
+	return recvmsg(sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) >= 0 && m.msg_controllen > 0;
+}
+
+/* Take packets out of the socket, at most so many; when the worker knows, we go with what they brought. */
+static int take_out(int up, int client, uint64_t most)
+{
+	struct rlimit room = {.rlim_cur = 1024};
+	struct leat__out o;
+
+	getrlimit(RLIMIT_NOFILE, &room);
+	for (uint64_t i = 0; i < most && (i == 0 || (i + 2) * SENT_MOST < room.rlim_cur); i++)
+		if (!swallow(client))
+			break;
+	close(client);
+	leat__wire_begin(&o, LEAT__OK, 0, 0);
+	leat__wire_end(&o, 0);
+	leat__sock_send(up, &o, NULL, 0);
+	return -1;
 }
 
 static void only(int fd)
@@ -123,6 +161,7 @@ static void only(int fd)
 static void be_sieve(int up, pid_t worker)
 {
 	struct leat__packet p;
+	struct leat__in in;
 
 	prctl(PR_SET_NAME, "leatd-sieve");
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -133,9 +172,10 @@ static void be_sieve(int up, pid_t worker)
 		_exit(0);
 	only(up);
 	for (;;) {
-		if (poll(&(struct pollfd){3, POLLIN, 0}, 1, IDLE_MS) == 0 || leat__sock_recv(3, &p) <= 0 || p.n_fds != 1)
+		if (poll(&(struct pollfd){3, POLLIN, 0}, 1, IDLE_MS) == 0 || leat__sock_recv(3, &p) <= 0 ||
+		    leat__wire_parse(&in, p.bytes, p.size, p.n_fds) < 0 || p.n_fds != 1)
 			_exit(0);
-		if (sift(3, p.fds[0]) < 0) {
+		if ((in.head.object ? take_out(3, p.fds[0], in.head.object) : sift(3, p.fds[0])) < 0) {
 			close(3); /* what is left may take its time */
 			_exit(0);
 		}
@@ -238,13 +278,13 @@ static int may_send(struct sieve *v, uid_t uid)
 			  : leat__say(-EBUSY, "too many descriptors that were sent cannot be closed");
 }
 
-/* One question, one answer: errors of leat__sock_recv(), 0 it has gone. */
-static int ask_once(struct sieve *v, int sock, struct leat__packet *answer)
+/* One question, one answer: errors of leat__sock_recv(), 0 it has gone. @take: so many packets; 0: only look at the next. */
+static int ask_once(struct sieve *v, int sock, uint64_t take, struct leat__packet *answer)
 {
 	struct leat__out o;
 	int e = sieve_start(v);
 
-	leat__wire_begin(&o, LEAT__PING, 0, 0);
+	leat__wire_begin(&o, LEAT__PING, 0, take);
 	leat__wire_end(&o, 1);
 	if (e == 0)
 		e = leat__sock_send(v->sock, &o, &sock, 1);
@@ -256,13 +296,13 @@ static int ask_once(struct sieve *v, int sock, struct leat__packet *answer)
 	return e == -ECONNRESET ? 0 : e;
 }
 
-static int ask(struct sieve *v, int sock, struct leat__packet *answer)
+static int ask(struct sieve *v, int sock, uint64_t take, struct leat__packet *answer)
 {
-	int e = ask_once(v, sock, answer);
+	int e = ask_once(v, sock, take, answer);
 
 	if (e == 0) { /* it had nothing to do for a while, or somebody has killed it */
 		part(v, (uid_t)-1);
-		e = ask_once(v, sock, answer);
+		e = ask_once(v, sock, take, answer);
 	}
 	return e == 0 ? -ECONNRESET : e;
 }
@@ -277,23 +317,81 @@ int sieve_receive(struct sieve *v, int sock, uid_t uid, struct leat__packet *p)
 
 	if (e < 0)
 		return e;
-	e = ask(v, sock, &answer);
+	e = ask(v, sock, 0, &answer);
 	if (e == -EMFILE) /* it is we who have no room for them */
 		return e;
 	if (e > 0)
 		e = leat__wire_parse(&in, answer.bytes, answer.size, answer.n_fds);
 	else
 		e = leat__fail(e, "the broker could not look at a descriptor: %s", strerror(-e));
-	if (e == 0 && in.head.type == LEAT__OK) {
+	if (e < 0) { /* what it has it goes with */
+		part(v, uid);
+		return e;
+	}
+	if (in.head.type == LEAT__OK) {
 		memcpy(p->fds, answer.fds, sizeof(p->fds));
 		p->n_fds = answer.n_fds;
 		return 0;
 	}
+	leat__wire_get(&in, LEAT__T_CODE, &code, sizeof(code));
+	leat__wire_get_text(&in, LEAT__T_WHY, why, sizeof(why));
+	return leat__say(-(int)code, why);
+}
+
+static int take(struct sieve *v, int sock, uid_t uid, uint64_t packets)
+{
+	struct leat__packet answer = {.n_fds = 0};
+	int e = may_send(v, uid);
+
 	if (e == 0) {
-		leat__wire_get(&in, LEAT__T_CODE, &code, sizeof(code));
-		leat__wire_get_text(&in, LEAT__T_WHY, why, sizeof(why));
-		e = leat__say(-(int)code, why);
+		e = ask(v, sock, packets, &answer);
+		leat__packet_close(&answer);
+		part(v, uid);
 	}
-	part(v, uid);
+	return e < 0 ? e : 0;
+}
+
+int sieve_drop(struct sieve *v, int sock, uid_t uid)
+{
+	return take(v, sock, uid, 1);
+}
+
+/* What comes next in a socket with SO_PASSCRED, in which every packet has credentials: 0 nothing, 1 bytes, 2 descriptors. */
+static int next_is(int sock)
+{
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(sizeof(struct ucred))];
+	} control;
+	char byte;
+	struct iovec iov = {&byte, 1};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t n;
+
+	do {
+		m.msg_control = &control;
+		m.msg_controllen = sizeof(control);
+		n = recvmsg(sock, &m, MSG_PEEK | MSG_DONTWAIT);
+	} while (n < 0 && (errno == EINTR || errno == ECONNRESET)); /* that it says once */
+	return n < 0 || !m.msg_controllen ? 0 : m.msg_flags & MSG_CTRUNC ? 2 : 1;
+}
+
+int sieve_drain(struct sieve *v, int sock, uid_t uid)
+{
+	int is, e = 0;
+
+	shutdown(sock, SHUT_RDWR); /* nothing more comes */
+	setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &(int){1}, sizeof(int));
+	while (e == 0 && (is = next_is(sock)) > 0) {
+		if (is == 1)
+			leat__sock_drop(sock);
+		else
+			e = take(v, sock, uid, UINT64_MAX);
+	}
 	return e;
+}
+
+void sieve_admit(int sock, int may)
+{
+	setsockopt(sock, SOL_SOCKET, SO_PASSRIGHTS, &may, sizeof(may));
 }

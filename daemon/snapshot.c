@@ -327,10 +327,8 @@ static int load_session(struct load *l, const struct store_record *r)
 	facts.pid_key = w.pid_key;
 	facts.sock = take(l, w.sock_key);
 	facts.pidfd = take(l, w.pid_key);
-	if (facts.sock >= 0 && facts.pidfd < 0 && leat__sock_peer(facts.sock, &pid, &uid, &facts.pidfd) < 0) {
-		close(facts.sock); /* its process is gone */
-		facts.sock = -1;
-	}
+	if (facts.sock >= 0 && facts.pidfd < 0)
+		facts.ended = leat__sock_peer(facts.sock, &pid, &uid, &facts.pidfd) < 0; /* its process is gone */
 	if (facts.sock < 0)
 		facts.sock_key = STORE_NONE;
 	if (facts.pidfd < 0)
@@ -455,7 +453,7 @@ static int settle(struct load *l)
 			registry_settle(reg, l->channels[i]);
 	for (struct session *s = l->b->sessions; e == 0 && s; s = next) {
 		next = s->next;
-		if (s->sock < 0 && s->pidfd < 0)
+		if (s->ended || (s->sock < 0 && s->pidfd < 0))
 			session_end(s);
 	}
 	return e;

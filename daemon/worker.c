@@ -233,6 +233,7 @@ static int resume_instance(struct broker *b, int *fds, uint32_t n)
 	/* What nothing was said of. */
 	for (uint32_t key = STORE_FREE; key < n; key++)
 		if (fds[key] >= 0) {
+			sieve_drain(b->sieve, fds[key], (uid_t)-1); /* it may be a client's */
 			close(fds[key]);
 			store_drop(b->reg.store, key);
 		}
@@ -319,6 +320,7 @@ static int begin(struct daemon *d)
 		return complain("read", d->configure.path, leat_why());
 	if (find_socket(d, fds, n) < 0)
 		return -1;
+	sieve_admit(d->sock, 0); /* until they have greeted us */
 	e = there ? resume_instance(&d->b, fds, n) : begin_instance(&d->b);
 	if (e < 0 && there)
 		forget(&d->store, n);

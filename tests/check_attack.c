@@ -456,7 +456,15 @@ END_TEST
 
 /* ---- files that a program is behind ---- */
 
-/* Serve a file system of one file: it can be opened, and nothing else is ever answered. */
+static struct stage {
+	int obliging; /* is it told to that a file is closed? */
+	int done, dirty, let_go;
+} *stage; /* shared */
+
+/*
+ * Serve a file system of one file, of which pages are written when the kernel likes. It can be opened, read and made
+ * longer; what is written is never acknowledged, nor, unless we are obliging, that it is closed.
+ */
 static void fuse_server(void *arg)
 {
 	static char request[1 << 17];
@@ -468,19 +476,33 @@ static void fuse_server(void *arg)
 			union {
 				struct fuse_init_out init;
 				struct fuse_open_out open;
+				struct fuse_attr_out attr;
+				char page[4096];
 			} body;
 		} answer = {.head.error = 0};
 		struct fuse_in_header h;
-		size_t size;
+		size_t size = 0;
 
 		if (read(dev, request, sizeof(request)) < (ssize_t)sizeof(h))
 			continue;
 		memcpy(&h, request, sizeof(h));
-		if (h.opcode != FUSE_INIT && h.opcode != FUSE_OPEN)
+		if (h.opcode == FUSE_INIT) {
+			size = sizeof(answer.body.init);
+			answer.body.init = (struct fuse_init_out){.major = FUSE_KERNEL_VERSION, .minor = 31, .max_write = 4096,
+								  .flags = FUSE_WRITEBACK_CACHE};
+		} else if (h.opcode == FUSE_OPEN) {
+			size = sizeof(answer.body.open);
+		} else if (h.opcode == FUSE_GETATTR || h.opcode == FUSE_SETATTR) {
+			size = sizeof(answer.body.attr);
+			answer.body.attr = (struct fuse_attr_out){
+				.attr_valid = 1000, .attr = {.ino = 1, .size = 4096, .mode = 0100666, .nlink = 1, .blksize = 4096}};
+		} else if (h.opcode == FUSE_READ) {
+			size = sizeof(answer.body.page);
+		} else if (h.opcode == FUSE_GETXATTR) {
+			answer.head.error = -ENOSYS;
+		} else if (h.opcode != FUSE_FLUSH || !leat__load_acquire(&stage->obliging)) {
 			continue;
-		size = h.opcode == FUSE_INIT ? sizeof(answer.body.init) : sizeof(answer.body.open);
-		if (h.opcode == FUSE_INIT)
-			answer.body.init = (struct fuse_init_out){.major = FUSE_KERNEL_VERSION, .minor = 31, .max_write = 4096};
+		}
 		answer.head.unique = h.unique;
 		answer.head.len = (uint32_t)(sizeof(answer.head) + size);
 		must(write(dev, &answer, answer.head.len) == (ssize_t)answer.head.len, "answer");
@@ -504,8 +526,6 @@ static const char *fuse_mount(pid_t *server)
 	close(dev);
 	return path;
 }
-
-static int *refused;
 
 /* It is refused; and, when four cannot be closed, so is whatever this user sends. Nor can ours: nobody else may have it. */
 static void sends_fuse(void *path)
@@ -535,7 +555,7 @@ static void sends_fuse(void *path)
 		must(code == (k < 4 ? EINVAL : EBUSY), "number %d: %u", k, code);
 		close(sock);
 	}
-	leat__store_release(refused, 1);
+	leat__store_release(&stage->done, 1);
 }
 
 START_TEST(a_descriptor_that_nobody_can_close_holds_nobody_up)
@@ -546,7 +566,7 @@ START_TEST(a_descriptor_that_nobody_can_close_holds_nobody_up)
 	int fds;
 
 	ROOT_ONLY
-	refused = (int *)(p99 + 1);
+	stage = (struct stage *)(p99 + 1);
 	path = fuse_mount(&server);
 	if (!path) {
 		fprintf(stderr, "# SKIP: no FUSE here: %s\n", strerror(errno));
@@ -556,7 +576,7 @@ START_TEST(a_descriptor_that_nobody_can_close_holds_nobody_up)
 	fds = broker_fds();
 	worker = worker_pid();
 	eve = child(sends_fuse, (void *)(uintptr_t)path);
-	eventually(leat__load_acquire(refused));
+	eventually(leat__load_acquire(&stage->done));
 	best = best_p99(p99);
 	ck_assert_uint_le(best, MOST);
 	kill(worker, SIGKILL); /* nor does it keep the worker from ending, or the next from serving */
@@ -567,6 +587,92 @@ START_TEST(a_descriptor_that_nobody_can_close_holds_nobody_up)
 	child_ok(eve);
 	eventually(broker_fds() <= fds);
 	figure(4, "a FUSE file that nobody can close: refused; p99 of opening %.2f ms meanwhile", (double)best / 1e6);
+	munmap(p99, 4096);
+}
+END_TEST
+
+/*
+ * The last one who lets go of this file waits for ever, even who only takes a packet out of a socket, or closes a socket in
+ * which it lies: there is something to be written to it. Packets of all kinds that are not answered with OK bring it.
+ */
+static void leaves_dirt(void *path)
+{
+	int low = open(path, O_RDWR | O_CLOEXEC), other = fcntl(low, F_DUPFD_CLOEXEC, 500); /* when we are killed, the last to go */
+	struct leat__out share, ping, hello, *const of[] = {&share, &ping, &share, &share, &share, &share, &share, &share, &share, &hello};
+	int file[10], sock[10], e, knows; /* the kernel, how to take no descriptors */
+	struct stat st;
+
+	must(other >= 0 && close(low) == 0 && fstat(other, &st) == 0 && ftruncate(other, 4096) == 0, "open it");
+	for (int i = 0; i < 10; i++)
+		must((file[i] = open(path, O_RDWR | O_CLOEXEC)) >= 0, "open it");
+	become(EVE);
+	for (int i = 0; i < 10; i++)
+		sock[i] = i < 9 ? greet() : dial();
+	knows = setsockopt(sock[0], SOL_SOCKET, 83 /* SO_PASSRIGHTS, Linux 6.16 */, &(int){1}, sizeof(int)) == 0;
+	begin(&share, LEAT__SHARE, 2);
+	leat__wire_text(&share, LEAT__T_NAME, "u/65503/x");
+	leat__wire_bytes(&share, LEAT__T_SHARE, &(struct leat__wire_share){.size = 4096, .writable = 1}, sizeof(struct leat__wire_share));
+	leat__wire_end(&share, 1);
+	begin(&ping, LEAT__PING, 2);
+	leat__wire_end(&ping, 1);
+	begin(&hello, LEAT__HELLO, 1);
+	leat__wire_end(&hello, 1);
+	raise(SIGSTOP); /* until nobody looks */
+	for (int i = 0; i < 10; i++) {
+		must(i != 2 || send(sock[i], "?", 1, MSG_NOSIGNAL) == 1, "send nonsense before it");
+		e = leat__sock_send(sock[i], of[i], &file[i], 1);
+		must(e == (i == 9 && knows ? -EPERM : 0), "number %d: %s", i, strerror(-e));
+		close(file[i]);
+	}
+	for (int i = 3; i < 6; i++)
+		close(sock[i]);
+	must(pwrite(other, "dirt", 4, 0) == 4, "write to it");
+	leat__store_release(&stage->dirty, 1);
+	for (;;)
+		pause();
+}
+
+START_TEST(a_packet_that_nobody_can_throw_away_holds_nobody_up)
+{
+	uint64_t *p99 = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), best;
+	pid_t server, eve, worker;
+	const char *path;
+	int fds, status;
+
+	ROOT_ONLY
+	stage = (struct stage *)(p99 + 1);
+	stage->obliging = 1;
+	path = fuse_mount(&server);
+	if (!path) {
+		fprintf(stderr, "# SKIP: no FUSE here: %s\n", strerror(errno));
+		return;
+	}
+	start("");
+	fds = broker_fds();
+	worker = worker_pid();
+	eve = child(leaves_dirt, (void *)(uintptr_t)path);
+	ck_assert_int_eq(waitpid(eve, &status, WUNTRACED), eve);
+	ck_assert(WIFSTOPPED(status));
+	kill(worker, SIGSTOP);
+	kill(eve, SIGCONT);
+	eventually(leat__load_acquire(&stage->dirty));
+	stage->obliging = 0;
+	kill(worker, SIGCONT);
+	best = best_p99(p99);
+	ck_assert_uint_le(best, MOST);
+	for (int i = 0; i < 2; i++) {
+		kill(worker, SIGKILL); /* nor does it keep the worker from ending, or the next from serving */
+		eventually(worker_pid() > 0 && worker_pid() != worker);
+		child_ok(child(behave, p99));
+		worker = worker_pid();
+		if (i == 0)
+			kill(eve, SIGKILL); /* who cannot end, either */
+	}
+	ck_assert_int_eq(waitpid(eve, NULL, WNOHANG), 0); /* it is still true */
+	child_kill(server); /* now all can let go */
+	waitpid(eve, NULL, 0);
+	eventually(broker_fds() <= fds);
+	figure(4, "a packet that nobody can throw away: p99 of opening %.2f ms meanwhile", (double)best / 1e6);
 	munmap(p99, 4096);
 }
 END_TEST
@@ -763,7 +869,10 @@ int main(void)
 
 	tcase_add_loop_test(tc, who_behaves_is_served_under_attack_and_afterwards_all_is_as_before, 0, ATTACKS);
 	test(tc, an_attack_does_not_fill_the_log);
+	tc = leak_checked(s, "files", 60);
 	test(tc, a_descriptor_that_nobody_can_close_holds_nobody_up);
+	test(tc, a_packet_that_nobody_can_throw_away_holds_nobody_up);
+	tc = leak_checked(s, "who", 60);
 	test(tc, a_dead_ones_socket_is_nobodys);
 	test(tc, root_of_a_user_namespace_is_who_it_was);
 	test(tc, a_process_of_the_same_number_is_another);
