@@ -54,11 +54,11 @@ static void set_stuck(struct session *s, int stuck)
 
 /*
  * The watch goes before the descriptor: the next client's may get the same number. Negative: it is of no more use, and
- * stays, as what is in it cannot be taken out yet. Unless we go ourselves: then the keeper has it, still.
+ * stays, as what is in it cannot be taken out yet.
  */
 static int drop_socket(struct session *s)
 {
-	int e;
+	int going = !s->b->reg.store, e; /* ourselves, with all of them */
 
 	if (s->sock < 0)
 		return 0;
@@ -67,8 +67,8 @@ static int drop_socket(struct session *s)
 	s->b->n_strange -= (uint32_t)!s->greeted;
 	s->parked = 0;
 	s->greeted = 1;
-	e = sieve_drain(s->b->sieve, s->sock, s->owner.uid);
-	if (e < 0 && s->b->reg.store) {
+	e = sieve_drain(s->b->sieve, s->sock, going ? SIEVE_NOBODY : s->owner.uid);
+	if (e < 0 && !going) {
 		set_stuck(s, LEFT);
 		look_again(s->b);
 		return e;

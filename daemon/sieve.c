@@ -252,12 +252,14 @@ static void part(struct sieve *v, uid_t uid)
 	v->pidfd = -1;
 }
 
-/* May @uid send descriptors? Not while too many of his, or of all, hold one of us up. -EAGAIN: soon. */
+/* May @uid send descriptors? Not while too many of his, or of all, hold one of us up. -EAGAIN: soon. SIEVE_NOBODY may. */
 static int may_send(struct sieve *v, uid_t uid)
 {
 	uint64_t now = leat__now();
 	int n = 0, his = 0, soon = 0;
 
+	if (uid == SIEVE_NOBODY)
+		return 0;
 	for (int i = 0; i < GOING; i++) {
 		if (v->going[i].pidfd && poll(&(struct pollfd){v->going[i].pidfd, POLLIN, 0}, 1, 0) > 0) {
 			close(v->going[i].pidfd);
@@ -301,7 +303,7 @@ static int ask(struct sieve *v, int sock, uint64_t take, struct leat__packet *an
 	int e = ask_once(v, sock, take, answer);
 
 	if (e == 0) { /* it had nothing to do for a while, or somebody has killed it */
-		part(v, (uid_t)-1);
+		part(v, SIEVE_NOBODY);
 		e = ask_once(v, sock, take, answer);
 	}
 	return e == 0 ? -ECONNRESET : e;

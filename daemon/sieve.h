@@ -6,6 +6,7 @@
 #include "link/sock.h"
 
 struct sieve;
+#define SIEVE_NOBODY ((uid_t)-1) /* what nobody is held to account for: it is done however many are stuck */
 
 /* NULL: no memory. From now on nobody waits for this process's children. */
 struct sieve *sieve_new(void);

@@ -233,7 +233,7 @@ static int resume_instance(struct broker *b, int *fds, uint32_t n)
 	/* What nothing was said of. */
 	for (uint32_t key = STORE_FREE; key < n; key++)
 		if (fds[key] >= 0) {
-			sieve_drain(b->sieve, fds[key], (uid_t)-1); /* it may be a client's */
+			sieve_drain(b->sieve, fds[key], SIEVE_NOBODY); /* it may be a client's */
 			close(fds[key]);
 			store_drop(b->reg.store, key);
 		}
@@ -242,10 +242,18 @@ static int resume_instance(struct broker *b, int *fds, uint32_t n)
 }
 
 /* What is kept is of no use: begin anew, as if keeper and worker had been killed. */
-static void forget(struct store *st, uint32_t n)
+static void forget(struct daemon *d, const int *fds, uint32_t n)
 {
+	struct store *st = &d->store;
+
 	log_event(LOG_IS_ERROR, "begin-anew", "why=\"what an earlier worker left cannot be used: %s\"", leat_why());
 	st->pending.n = 0;
+	for (const struct session *s = d->b.sessions; s; s = s->next)
+		if (s->sock >= 0)
+			sieve_drain(d->b.sieve, s->sock, SIEVE_NOBODY);
+	for (uint32_t key = STORE_FREE; key < n; key++)
+		if (fds[key] >= 0)
+			sieve_drain(d->b.sieve, fds[key], SIEVE_NOBODY);
 	for (uint32_t key = 0; key < n; key++)
 		if (key != KEY_LISTEN && key != KEY_LOCK)
 			store_drop(st, key);
@@ -307,7 +315,7 @@ static int begin(struct daemon *d)
 	int there = store_open(&d->store, d->keeper, &fds, &n), e;
 
 	if (there == -EBADMSG)
-		forget(&d->store, n);
+		forget(d, fds, n);
 	if (there < 0)
 		return complain("serve", d->path, leat_why());
 	find_ready(d, there, fds, n);
@@ -323,7 +331,7 @@ static int begin(struct daemon *d)
 	sieve_admit(d->sock, 0); /* until they have greeted us */
 	e = there ? resume_instance(&d->b, fds, n) : begin_instance(&d->b);
 	if (e < 0 && there)
-		forget(&d->store, n);
+		forget(d, fds, n);
 	free(fds);
 	return e < 0 ? complain("serve", d->path, leat_why()) : 0;
 }
