@@ -31,8 +31,9 @@ if [ "${1:-}" = coverage ]; then
   # something with what was read, by file.
   # shellcheck disable=SC2086
   parses() {
-    llvm-cov report $objects -instr-profile=build/coverage/all.profdata -show-functions "$1" |
-      awk -v f="$1" -v no="$2" '$5 ~ /^[0-9]+$/ && $1 != "TOTAL" { name = $1; sub(/.*[:;]/, "", name)
+    llvm-cov report $objects -instr-profile=build/coverage/all.profdata -show-functions \
+      "-path-equivalence=$here/build/coverage/../..,$here" "$here/$1" |
+      awk -v f="$1" -v no="${2:-}" '$5 ~ /^[0-9]+$/ && $1 != "TOTAL" { name = $1; sub(/.*[:;]/, "", name)
         if (no == "" || name !~ "^(" no ")$") { lines += $5; missed += $6 } }
         END { printf "%-20s %5.1f%% of %3d lines that parse\n", f, lines ? 100 * (lines - missed) / lines : 0, lines }'
   }
