@@ -89,6 +89,7 @@ static const struct op {
 	{"kick", KICK, 0, 0, 0},
 	{"quota", DOMAIN, 0, 0, 0},
 	{"open", DOMAIN, 0, 0, 0},
+	{"open_tickets", DOMAIN, 0, 0, 0},
 	{"close", DOMAIN, 0, 0, 0},
 	{"region", REGION, 0, 0, 0},
 	{"region_close", REGION, 0, 0, 0},

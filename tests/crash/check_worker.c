@@ -748,21 +748,21 @@ START_TEST(the_log_is_begun_anew_before_it_is_long)
 }
 END_TEST
 
-/* How long nobody is served when there is much to go on with. */
-/* Before the broker is started: as many channels as there may be descriptors for, @want at most. */
-static int channels(int want)
+/* Before the broker is started: as many of what takes so many descriptors each of it as there may be, @want at most. */
+static int afford(int want, int each)
 {
 	struct rlimit most = {65536, 65536}; /* as leatd.service has it */
 
 	if (setrlimit(RLIMIT_NOFILE, &most) < 0)
 		getrlimit(RLIMIT_NOFILE, &most);
-	return (int)leat__min((uint64_t)want, most.rlim_max / 3);
+	return (int)leat__min((uint64_t)want, (most.rlim_max - 200) / (uint64_t)each);
 }
 
+/* How long nobody is served when there is much to go on with. */
 START_TEST(another_worker_serves_soon)
 {
 	enum { MANY = 10000 };
-	int n = channels(full() ? MANY : 2000);
+	int n = afford(full() ? MANY : 2000, 2);
 	struct leat *l = broker_open();
 	struct leat_pub **p = calloc(MANY, sizeof(struct leat_pub *));
 	uint64_t slowest = 0, all[9];
@@ -850,7 +850,7 @@ static void time_opens(struct leat *l, uint64_t *took, int n)
 START_TEST(a_crowd_costs_what_it_is_and_opening_stays_quick)
 {
 	enum { OPENS = 500, MANY = 1000, EACH = 10 };
-	int n = channels((full() ? MANY : 300) * EACH) / EACH;
+	int n = afford(full() ? MANY : 300, 2 + 2 * EACH);
 	struct leat *l = (broker_start("--linger", "0", NULL), broker_open()), **clients = calloc(MANY, sizeof(*clients));
 	uint64_t took[OPENS], quiet, slow = UINT64_MAX;
 	long before, half = 0, after, greeted;
@@ -1244,14 +1244,15 @@ int main(void)
 	test(tc, a_request_that_kills_every_worker_is_cut_off);
 	tcase_add_loop_test(tc, a_log_of_nonsense_is_as_good_as_none, 0, 2);
 	test(tc, the_log_is_begun_anew_before_it_is_long);
-	test(tc, another_worker_serves_soon);
-	test(tc, an_idle_broker_is_small);
-	test(tc, a_crowd_costs_what_it_is_and_opening_stays_quick);
 	test(tc, signals_go_to_the_right_one);
 	test(tc, without_its_keeper_a_worker_ends);
 	test(tc, one_started_on_demand_goes_on_as_well);
 	test(tc, who_is_told_to_end_while_another_worker_begins_ends);
 	tcase_add_loop_test(tc, killed_at_any_instruction_it_is_not_noticed, 0, OPS);
+	tc = leak_checked(s, "size", 0);
+	test(tc, another_worker_serves_soon);
+	test(tc, an_idle_broker_is_small);
+	test(tc, a_crowd_costs_what_it_is_and_opening_stays_quick);
 	test(leak_checked(s, "load", 0), killed_under_load_nobody_notices);
 	test(leak_checked(s, "version", 60), another_version_goes_on);
 	return run_suite(s);

@@ -235,6 +235,7 @@ int main(int argc, char **argv)
 
 	/* publishing: 0, 1, 2, ... */
 	STAGE("open", MARK(); must(leat_open(domain, &l)))
+	STAGE("open_tickets", setenv("LEAT_TICKET", "leat1.one leat1.two", 1); MARK(); must(leat_open(domain, &l)))
 	STAGE("close", must(leat_open(domain, &l)); MARK(); leat_close(l))
 	STAGE("pub_open", must(leat_open(domain, &l)); struct leat_pub_opts o = opts(LEAT_WAIT, 0, 0); MARK();
 	      must(leat_pub_open(l, name, &o, &p)))
