@@ -8,6 +8,7 @@
 #include <libgen.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@
 #include <unistd.h>
 #include "keeper.h"
 
+#define AGAIN_MS 100 /* until one is started again that could not be started, or could not begin */
 #define SOON_MS 50 /* who lives so short, and was not killed while it served, has died of what was kept for it */
 enum { FORGET_AFTER = 20, END_AFTER = 30 }; /* so many such deaths in a row */
 
@@ -29,7 +31,7 @@ static uint32_t n_kept;
 static pid_t worker;
 static int sock = -1;
 static int ending; /* we were asked to, by this signal: a worker that was just dying has not heard it */
-static int ready; /* it serves */
+static int ready, served; /* it serves; one has */
 static uint32_t told; /* the next key to tell the worker of; UINT32_MAX: all were told */
 
 static int64_t now_ms(void)
@@ -91,6 +93,7 @@ static int hear(void)
 	if (n == sizeof(p) && p.what == DROP)
 		drop(p.key);
 	ready |= n == sizeof(p) && p.what == READY;
+	served |= ready;
 	return n > 0 ? 1 : -1;
 }
 
@@ -119,9 +122,23 @@ static int tell(void)
 	return 1;
 }
 
+/* Whoever does not read what we say, or has gone, holds nothing up. */
+static void say(const char *fmt, ...)
+{
+	char line[4400];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	if (poll(&(struct pollfd){STDERR_FILENO, POLLOUT, 0}, 1, 0) > 0 && write(STDERR_FILENO, line, (size_t)n) < 0)
+		return;
+}
+
 static int complain(const char *what)
 {
-	fprintf(stderr, "leatd: %s: %s\n", what, strerror(errno));
+	say("leatd: %s: %s\n", what, strerror(errno));
 	return -1;
 }
 
@@ -155,7 +172,7 @@ static void become_worker(pid_t keeper, int fd, char **argv)
 	find_worker(path, sizeof(path));
 	argv[0] = (char *)(uintptr_t)"leatd-worker";
 	execv(path, argv);
-	fprintf(stderr, "leatd: start %s: %s: is leat installed as a whole?\n", path, strerror(errno));
+	say("leatd: start %s: %s: is leat installed as a whole?\n", path, strerror(errno));
 	_exit(1);
 }
 
@@ -170,33 +187,14 @@ static int start(char **argv)
 	if (worker == 0)
 		become_worker(self, pair[1], argv);
 	close(pair[1]);
+	if (worker < 0) {
+		close(pair[0]);
+		return complain("start a worker");
+	}
 	sock = pair[0];
 	told = 0;
 	ready = 0;
-	return worker < 0 ? complain("start a worker") : 0;
-}
-
-/* The worker has died. What to end with; negative: not at all. */
-static int died(int64_t born)
-{
-	static int soon;
-	int status;
-
-	while (hear() > 0) /* what it has said last */
-		;
-	close(sock);
-	while (waitpid(worker, &status, 0) < 0 && errno == EINTR)
-		;
-	if (WIFEXITED(status))
-		return WEXITSTATUS(status);
-	soon = now_ms() - born < SOON_MS && !(ready && WTERMSIG(status) == SIGKILL) ? soon + 1 : 0;
-	fprintf(stderr, "leatd: worker-killed pid=%d signal=%d\n", (int)worker, WTERMSIG(status));
-	if (soon == FORGET_AFTER) {
-		fputs("leatd: begin-anew why=\"workers keep dying\"\n", stderr);
-		for (uint32_t i = 0; i < n_kept; i++)
-			drop(i);
-	}
-	return soon == END_AFTER ? 1 : -1;
+	return 0;
 }
 
 static void on_signal(int signals)
@@ -208,7 +206,45 @@ static void on_signal(int signals)
 	if (s.ssi_signo == SIGTERM || s.ssi_signo == SIGINT)
 		ending = (int)s.ssi_signo;
 	/* USR1: another worker, maybe of another version. To be killed is what it is made for. */
-	kill(worker, s.ssi_signo == SIGUSR1 ? SIGKILL : (int)s.ssi_signo);
+	if (worker > 0)
+		kill(worker, s.ssi_signo == SIGUSR1 ? SIGKILL : (int)s.ssi_signo);
+}
+
+/* Not now, but maybe soon. */
+static void pause_for(int signals)
+{
+	if (poll(&(struct pollfd){signals, POLLIN, 0}, 1, AGAIN_MS) > 0)
+		on_signal(signals);
+}
+
+/* The worker has died. What to end with; negative: not at all. */
+static int died(int64_t born, int signals)
+{
+	static int soon;
+	int status;
+
+	while (hear() > 0) /* what it has said last */
+		;
+	close(sock);
+	while (waitpid(worker, &status, 0) < 0 && errno == EINTR)
+		;
+	/* One that could not begin has said why. It may be a matter of moments: where another did, there is too much to lose. */
+	if (WIFEXITED(status) && (ready || !served || !WEXITSTATUS(status)))
+		return WEXITSTATUS(status);
+	if (WIFEXITED(status)) {
+		worker = 0;
+		soon++;
+		pause_for(signals);
+	} else {
+		soon = now_ms() - born < SOON_MS && !(ready && WTERMSIG(status) == SIGKILL) ? soon + 1 : 0;
+		say("leatd: worker-killed pid=%d signal=%d\n", (int)worker, WTERMSIG(status));
+	}
+	if (soon == FORGET_AFTER) {
+		say("leatd: begin-anew why=\"workers keep dying\"\n");
+		for (uint32_t i = 0; i < n_kept; i++)
+			drop(i);
+	}
+	return soon == END_AFTER ? 1 : -1;
 }
 
 int main(int argc, char **argv)
@@ -224,6 +260,7 @@ int main(int argc, char **argv)
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGUSR1);
+	signal(SIGPIPE, SIG_IGN);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	if (getrlimit(RLIMIT_NOFILE, &most) == 0) {
 		most.rlim_cur = most.rlim_max;
@@ -235,8 +272,12 @@ int main(int argc, char **argv)
 	while (end < 0) {
 		int64_t born = now_ms();
 
-		if (start(argv) < 0)
-			return 1;
+		while (start(argv) < 0) {
+			worker = 0;
+			if (!served || ending)
+				return 1;
+			pause_for(signals);
+		}
 		if (ending)
 			kill(worker, ending);
 		/* What we were started with is the worker's: a socket to listen on, somebody who waits for a word. */
@@ -252,7 +293,7 @@ int main(int argc, char **argv)
 			if (p[1].revents)
 				on_signal(signals);
 		} while (!(p[0].revents & (POLLIN | POLLHUP)) || hear() >= 0);
-		end = died(born);
+		end = died(born, signals);
 	}
 	return end;
 }

@@ -1050,6 +1050,78 @@ START_TEST(killed_under_load_nobody_notices)
 }
 END_TEST
 
+/* No other can be started for a moment: it is being installed, there is no memory. */
+START_TEST(one_that_cannot_be_started_is_tried_again)
+{
+	char leatd[400], worker[400], away[400], cmd[1400], name[64];
+	struct leat *l;
+	struct leat_pub *p;
+
+	snprintf(leatd, sizeof(leatd), "%s/leatd", tmp_dir());
+	snprintf(worker, sizeof(worker), "%s/leatd-worker", tmp_dir());
+	snprintf(away, sizeof(away), "%s/away", tmp_dir());
+	snprintf(cmd, sizeof(cmd), "cp '%s' '%s' && cp '%s-worker' '%s'", getenv("LEAT_LEATD"), leatd, getenv("LEAT_LEATD"), worker);
+	ck_assert_int_eq(system(cmd), 0);
+	setenv("LEAT_LEATD", leatd, 1);
+	snprintf(name, sizeof(name), "%s", random_name());
+	l = broker_open();
+	ok(leat_pub_open(l, name, NULL, &p));
+	for (int round = 0; round < 2; round++) { /* gone; no program */
+		pid_t was = worker_pid();
+
+		ck_assert_int_eq(rename(worker, away), 0);
+		if (round)
+			ck_assert(close(open(worker, O_WRONLY | O_CREAT | O_CLOEXEC, 0755)) == 0);
+		kill(was, SIGKILL);
+		usleep(350000);
+		ck_assert_int_eq(kill(broker_pid(), 0), 0);
+		ck_assert_int_eq(waitpid(broker_pid(), NULL, WNOHANG), 0);
+		ck_assert_int_eq(rename(away, worker), 0);
+		ok(leat_ping(l, NULL));
+		ck_assert_uint_eq(publishers(l, name), 1);
+	}
+	broker_kill(SIGTERM); /* and one that can begin no more ends when it is told to */
+	leat_pub_close(p);
+	leat_close(l);
+	unlink(leatd);
+	unlink(worker);
+}
+END_TEST
+
+/* The log is a pipe that is full and that nobody empties; or whose reader has gone. */
+START_TEST(who_does_not_read_the_log_holds_nobody_up)
+{
+	static const char junk[4096];
+	int ours = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3), log[2];
+	struct leat *l;
+
+	ck_assert(ours >= 0 && pipe2(log, O_CLOEXEC | O_NONBLOCK) == 0);
+	while (_i == 0 && write(log[1], junk, sizeof(junk)) > 0)
+		;
+	while (_i == 0 && write(log[1], junk, 1) > 0)
+		;
+	fcntl(log[1], F_SETFL, 0);
+	dup2(log[1], STDERR_FILENO);
+	close(log[1]);
+	broker_start("--verbose", NULL);
+	dup2(ours, STDERR_FILENO);
+	close(ours);
+	if (_i == 1)
+		close(log[0]);
+	for (int k = 0; k < 3; k++) {
+		pid_t worker = worker_pid();
+
+		kill(worker, SIGKILL);
+		eventually(worker_pid() > 0 && worker_pid() != worker);
+		l = broker_open();
+		ok(leat_ping(l, NULL));
+		leat_close(l);
+	}
+	if (_i == 0)
+		close(log[0]);
+}
+END_TEST
+
 START_TEST(signals_go_to_the_right_one)
 {
 	struct leat *l = broker_open();
@@ -1244,6 +1316,8 @@ int main(void)
 	test(tc, a_request_that_kills_every_worker_is_cut_off);
 	tcase_add_loop_test(tc, a_log_of_nonsense_is_as_good_as_none, 0, 2);
 	test(tc, the_log_is_begun_anew_before_it_is_long);
+	test(tc, one_that_cannot_be_started_is_tried_again);
+	tcase_add_loop_test(tc, who_does_not_read_the_log_holds_nobody_up, 0, 2);
 	test(tc, signals_go_to_the_right_one);
 	test(tc, without_its_keeper_a_worker_ends);
 	test(tc, one_started_on_demand_goes_on_as_well);
