@@ -130,7 +130,8 @@ static int do_hello(struct session *s, struct leat__in *in, struct leat__packet 
 		return leat__fail(-EACCES, "uid %u may not use this domain: it belongs to uid %u",
 				  (unsigned)s->owner.uid, (unsigned)geteuid());
 	for (const struct session *k = s->b->sessions; k; k = k->next)
-		if (k->kicked && k->owner.pid == s->owner.pid)
+		/* 0: a process of a namespace that we do not see into */
+		if (k->kicked && k->owner.pid == s->owner.pid && (k->owner.pid || k->owner.uid == s->owner.uid))
 			return leat__fail(-EACCES, "%s (pid %d) was put out (leat kick): start the program again", k->owner.program,
 					  (int)k->owner.pid);
 	if (min > LEAT__WIRE_MAX || max < LEAT__WIRE_MIN)

@@ -545,6 +545,7 @@ int main(int argc, char **argv)
 		d.ready_fd = -1;
 	d.b.reg.linger_ns = (uint64_t)((d.configure.linger >= 0 ? d.configure.linger : LINGER) * 1e9);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* ulimit -f is an error like others */
 	raise_descriptors();
 	d.keeper = find_keeper();
 	if (listen_place(domain, d.path, sizeof(d.path)) < 0)

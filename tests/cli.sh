@@ -278,6 +278,11 @@ a_second_broker_for_the_same_domain_refuses() {
   want 1 "$LEAT_LEATD" --domain "$LEAT_BROKER" 2>"$dir/err" && grep -q 'another leatd' "$dir/err"
 }
 
+t a_limit_on_the_size_of_files_is_told
+a_limit_on_the_size_of_files_is_told() {
+  want 1 sh -c 'ulimit -f 64; exec "$LEAT_LEATD" --domain "$0"' "$dir/small.sock" 2>"$dir/err" && grep -q 'File too large' "$dir/err"
+}
+
 t the_units_are_hardened
 the_units_are_hardened() {
   command -v systemd-analyze > /dev/null || { echo "# SKIP no systemd-analyze"; return 0; }
