@@ -671,7 +671,8 @@ static void open_null(void *arg)
 	leat_close(l);
 }
 
-static int count_brokers(const char *path)
+/* How many keepers serve it; *ret: the last of them. */
+static int count_brokers(const char *path, pid_t *ret)
 {
 	DIR *d = opendir("/proc");
 	struct dirent *e;
@@ -683,8 +684,10 @@ static int count_brokers(const char *path)
 		snprintf(file, sizeof(file), "/proc/%s/cmdline", e->d_name);
 		/* leatd\0--domain\0PATH\0 */
 		if (leat__read_file(file, cmd, sizeof(cmd)) > 15 && !strcmp(cmd, "leatd") &&
-		    !strcmp(cmd + 6, "--domain") && !strcmp(cmd + 15, path))
+		    !strcmp(cmd + 6, "--domain") && !strcmp(cmd + 15, path)) {
+			*ret = (pid_t)atoi(e->d_name);
 			n++;
+		}
 	}
 	if (d)
 		closedir(d);
@@ -693,7 +696,7 @@ static int count_brokers(const char *path)
 
 START_TEST(sixty_four_clients_at_once_get_one_broker_that_leaves_when_idle)
 {
-	pid_t pid[64];
+	pid_t pid[64], broker;
 	char sock[400];
 	struct leat *l;
 
@@ -706,7 +709,72 @@ START_TEST(sixty_four_clients_at_once_get_one_broker_that_leaves_when_idle)
 		child_ok(pid[i]);
 	ok(leat_open(NULL, &l));
 	ck_assert_str_eq(leat_domain(l), sock);
-	ck_assert_int_eq(count_brokers(sock), 1);
+	ck_assert_int_eq(count_brokers(sock, &broker), 1);
+	leat_close(l);
+	eventually(access(sock, F_OK) < 0);
+}
+END_TEST
+
+/* A line of /proc/PID/status. */
+static const char *status_of(pid_t pid, const char *what)
+{
+	static char text[4096];
+	char path[64], *at;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	ck_assert_int_gt(leat__read_file(path, text, sizeof(text)), 0);
+	at = strstr(text, what);
+	ck_assert_msg(at != NULL, "%s", what);
+	at[1 + strcspn(at + 1, "\n")] = 0;
+	return at + strlen(what) + 1;
+}
+
+static void odd_one_opens(void *arg)
+{
+	struct rlimit cpu = {100, RLIM_INFINITY};
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	must(sched_setaffinity(0, sizeof(one), &one) == 0 && nice(5) >= 0 && setrlimit(RLIMIT_CPU, &cpu) == 0 && chdir(tmp_dir()) == 0 &&
+	     dup2(STDERR_FILENO, 77) == 77 && setenv("LEAT_TICKET", "secret", 1) == 0, "be odd: %s", strerror(errno));
+	umask(0);
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGUSR2, SIG_IGN);
+	open_null(arg);
+}
+
+START_TEST(a_broker_that_a_program_starts_keeps_nothing_of_it)
+{
+	char sock[400], path[64], text[4096], allowed[200];
+	unsigned long long ignored;
+	struct leat *l;
+	pid_t broker = 0;
+
+	setenv("XDG_RUNTIME_DIR", tmp_dir(), 1);
+	unsetenv("LEAT_AUTOSTART");
+	snprintf(sock, sizeof(sock), "%s/leat/broker.sock", tmp_dir());
+	snprintf(allowed, sizeof(allowed), "%s", status_of(getpid(), "\nCpus_allowed_list:"));
+	child_ok(child(odd_one_opens, NULL));
+	ok(leat_open(NULL, &l));
+	ck_assert_int_eq(count_brokers(sock, &broker), 1);
+	ck_assert_str_eq(status_of(broker, "\nCpus_allowed_list:"), allowed);
+	ck_assert_str_eq(status_of(broker, "\nUmask:"), "0077");
+	ignored = strtoull(status_of(broker, "\nSigIgn:"), NULL, 16);
+	ck_assert_uint_eq(ignored, 1ull << (SIGPIPE - 1));
+	ck_assert(geteuid() != 0 || getpriority(PRIO_PROCESS, (id_t)broker) == 0);
+	ck_assert_int_eq(getsid(broker) == getsid(0), 0);
+	snprintf(path, sizeof(path), "/proc/%d/limits", (int)broker);
+	ck_assert_int_gt(leat__read_file(path, text, sizeof(text)), 0);
+	ck_assert_msg(strstr(text, "Max cpu time              unlimited "), "%s", text);
+	snprintf(path, sizeof(path), "/proc/%d/cwd", (int)broker);
+	memset(text, 0, sizeof(text));
+	ck_assert(readlink(path, text, sizeof(text) - 1) == 1 && !strcmp(text, "/"));
+	snprintf(path, sizeof(path), "/proc/%d/fd/77", (int)broker);
+	ck_assert_int_lt(access(path, F_OK), 0);
+	snprintf(path, sizeof(path), "/proc/%d/environ", (int)broker);
+	ck_assert_int_gt(leat__read_file(path, text, sizeof(text)), 0);
+	ck_assert(!strncmp(text, "PATH=", 5));
 	leat_close(l);
 	eventually(access(sock, F_OK) < 0);
 }
@@ -1212,6 +1280,7 @@ int main(void)
 	test(tc, one_helper_serves_two_hundred_descriptors);
 	test(tc, a_thousand_channels_fit_in_256_descriptors);
 	test(tc, sixty_four_clients_at_once_get_one_broker_that_leaves_when_idle);
+	test(tc, a_broker_that_a_program_starts_keeps_nothing_of_it);
 	test(tc, who_joins_at_full_speed_gets_an_unbroken_sequence);
 	test(tc, four_waiting_subscribers_get_every_byte_in_order);
 	test(tc, under_overwrite_received_and_lost_are_sent_and_nothing_is_torn);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Starting a broker on demand: once, whoever asks first; everybody else waits for it under the same
- * lock. The child keeps nothing of its caller: descriptors, environment, signals, priority, session.
+ * lock. The child keeps nothing of its caller: descriptors, environment, signals, priority, processors, limits that it set itself, session.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -74,8 +74,10 @@ static void become_broker(const char *leatd, const char *path, int ready)
 {
 	const char *const argv[] = {"leatd", "--domain", path, "--on-demand", "--ready-fd", "3", NULL};
 	const char *const envp[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL};
+	static const int limits[] = {RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_DATA, RLIMIT_AS, RLIMIT_NOFILE, RLIMIT_MEMLOCK};
 	struct sched_param param = {0};
-	struct rlimit core = {0, 0};
+	struct rlimit limit = {0, 0};
+	unsigned long all[128];
 	sigset_t none;
 	int null;
 
@@ -85,7 +87,15 @@ static void become_broker(const char *leatd, const char *path, int ready)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	sched_setscheduler(0, SCHED_OTHER, &param);
 	setpriority(PRIO_PROCESS, 0, 0);
-	setrlimit(RLIMIT_CORE, &core);
+	memset(all, 0xff, sizeof(all));
+	syscall(SYS_sched_setaffinity, 0, sizeof(all), all);
+	syscall(SYS_set_mempolicy, 0, NULL, 0);
+	setrlimit(RLIMIT_CORE, &limit);
+	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
+		if (getrlimit(limits[i], &limit) == 0) {
+			limit.rlim_cur = limit.rlim_max;
+			setrlimit(limits[i], &limit);
+		}
 	if (chdir("/") < 0)
 		_exit(126);
 	umask(077);
