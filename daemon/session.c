@@ -68,12 +68,11 @@ static int drop_socket(struct session *s)
 	s->parked = 0;
 	s->greeted = 1;
 	e = sieve_drain(s->b->sieve, s->sock, going ? SIEVE_NOBODY : s->owner.uid);
-	if (e < 0 && !going) {
-		set_stuck(s, LEFT);
+	set_stuck(s, e < 0 && !going ? LEFT : FREE);
+	if (!going)
 		look_again(s->b);
+	if (s->stuck == LEFT)
 		return e;
-	}
-	set_stuck(s, FREE);
 	uv_close((uv_handle_t *)&s->sock_poll, handle_closed);
 	close(s->sock);
 	store_drop(s->b->reg.store, s->sock_key);
@@ -300,7 +299,7 @@ static void look_again(struct broker *b)
 	/* The usual one is by now reading what it was sent. */
 	uint64_t ms = b->n_parked ? PARKED_MS : STRANGE_MS;
 
-	if (b->n_parked + b->n_strange + b->n_stuck &&
+	if (b->n_parked + b->n_strange + b->n_stuck + sieve_reap(b->sieve) &&
 	    (!uv_is_active((uv_handle_t *)&b->look_again) || uv_timer_get_due_in(&b->look_again) > ms))
 		uv_timer_start(&b->look_again, on_look, ms, 0);
 }
@@ -334,8 +333,8 @@ static int take_out(struct session *s)
 	if (e < 0) {
 		uv_poll_stop(&s->sock_poll);
 		set_stuck(s, HELD);
-		look_again(s->b);
 	}
+	look_again(s->b);
 	return e;
 }
 

@@ -252,25 +252,33 @@ static void part(struct sieve *v, uid_t uid)
 	v->pidfd = -1;
 }
 
-/* May @uid send descriptors? Not while too many of his, or of all, hold one of us up. -EAGAIN: soon. SIEVE_NOBODY may. */
-static int may_send(struct sieve *v, uid_t uid)
+unsigned sieve_reap(struct sieve *v)
 {
-	uint64_t now = leat__now();
-	int n = 0, his = 0, soon = 0;
+	unsigned n = 0;
 
-	if (uid == SIEVE_NOBODY)
-		return 0;
 	for (int i = 0; i < GOING; i++) {
 		if (v->going[i].pidfd && poll(&(struct pollfd){v->going[i].pidfd, POLLIN, 0}, 1, 0) > 0) {
 			close(v->going[i].pidfd);
 			v->going[i].pidfd = 0;
 		}
-		if (!v->going[i].pidfd)
-			continue;
-		n++;
-		his += v->going[i].uid == uid;
-		soon += now - v->going[i].since < GOES_NS;
+		n += v->going[i].pidfd != 0;
 	}
+	return n;
+}
+
+/* May @uid send descriptors? Not while too many of his, or of all, hold one of us up. -EAGAIN: soon. SIEVE_NOBODY may. */
+static int may_send(struct sieve *v, uid_t uid)
+{
+	unsigned n = sieve_reap(v), his = 0, soon = 0;
+	uint64_t now = leat__now();
+
+	if (uid == SIEVE_NOBODY)
+		return 0;
+	for (int i = 0; i < GOING; i++)
+		if (v->going[i].pidfd) {
+			his += v->going[i].uid == uid;
+			soon += now - v->going[i].since < GOES_NS;
+		}
 	if (his < HIS && n < GOING)
 		return 0;
 	if (soon)
@@ -303,7 +311,10 @@ static int ask(struct sieve *v, int sock, uint64_t take, struct leat__packet *an
 	int e = ask_once(v, sock, take, answer);
 
 	if (e == 0) { /* it had nothing to do for a while, or somebody has killed it */
+		if (v->pidfd >= 0)
+			poll(&(struct pollfd){v->pidfd, POLLIN, 0}, 1, ENDS_MS);
 		part(v, SIEVE_NOBODY);
+		sieve_reap(v);
 		e = ask_once(v, sock, take, answer);
 	}
 	return e == 0 ? -ECONNRESET : e;

@@ -13,6 +13,8 @@ struct sieve *sieve_new(void);
 void sieve_free(struct sieve *v);
 /* The child, if there is none: it is forked when there is little to copy. 0, -errno. */
 int sieve_start(struct sieve *v);
+/* Forget those that have gone. How many have not. */
+unsigned sieve_reap(struct sieve *v);
 /* The descriptors of the packet that is next in @sock, which @uid sent, into @p; they stay there, too. 0, or -errno with
  * the reason: -EINVAL one of them is none to have here, -EAGAIN ask again soon, -EBUSY some of his before cannot be
  * closed, -EMFILE. Not 0: the packet is to be taken out by sieve_drop(). */

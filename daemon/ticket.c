@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -92,6 +93,14 @@ static int next_key(const char **at, const char *end, struct key *k)
 	return 1;
 }
 
+/* A child has zeroes there: it may outlive us, and what it has is not locked. */
+static void hide_from_children(const struct ticket_keys *keys)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)keys / page * page;
+
+	madvise((void *)from, (uintptr_t)(keys + 1) - from, MADV_WIPEONFORK);
+}
+
 int ticket_keys_read(int fd, struct ticket_keys **ret, const char **why)
 {
 	struct ticket_keys *keys = sodium_init() < 0 ? NULL : sodium_malloc(sizeof(*keys));
@@ -126,6 +135,7 @@ int ticket_keys_read(int fd, struct ticket_keys **ret, const char **why)
 		ticket_keys_free(keys);
 		return e;
 	}
+	hide_from_children(keys);
 	e = sodium_mlock(keys, sizeof(*keys)) < 0; /* it tried itself, and does not say */
 	sodium_mprotect_readonly(keys);
 	*ret = keys;

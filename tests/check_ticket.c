@@ -346,6 +346,20 @@ static long locked_kb(void)
 	return kb;
 }
 
+static void has_none(void *arg)
+{
+	(void)arg;
+	must(ticket_keys_first(keys) == 0, "a child has the keys");
+}
+
+START_TEST(a_child_has_no_keys)
+{
+	begin();
+	ck_assert(ticket_keys_first(keys) != 0);
+	child_ok(child(has_none, NULL));
+}
+END_TEST
+
 START_TEST(keys_are_locked_and_it_is_said_when_they_are_not)
 {
 	struct rlimit none = {0, 0};
@@ -385,6 +399,7 @@ int main(void)
 	test(tc, no_caveat_can_be_taken_away_or_moved);
 	test(tc, keys_come_and_go);
 	test(tc, a_file_of_keys_that_is_wrong_is_refused);
+	test(tc, a_child_has_no_keys);
 	test(tc, keys_are_locked_and_it_is_said_when_they_are_not);
 	return run_suite(s);
 }

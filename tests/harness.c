@@ -173,8 +173,11 @@ pid_t worker_pid(void)
 
 void broker_signal(int sig)
 {
+	pid_t worker = worker_pid();
+
 	kill(broker, sig);
-	kill(worker_pid(), sig);
+	if (worker > 0)
+		kill(worker, sig);
 }
 
 void broker_forget(void)
