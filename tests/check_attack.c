@@ -458,7 +458,8 @@ END_TEST
 
 static struct stage {
 	int obliging; /* is it told to that a file is closed? */
-	int done, dirty, let_go;
+	int done, dirty;
+	uint64_t p99;
 } *stage; /* shared */
 
 /*
@@ -510,7 +511,7 @@ static void fuse_server(void *arg)
 }
 
 /* Its path; NULL: not on this machine. In a mount namespace of ours: it goes with us. */
-static const char *fuse_mount(pid_t *server)
+static const char *fuse_mount(int obliging, pid_t *server)
 {
 	int dev = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 	static char path[300];
@@ -520,8 +521,12 @@ static const char *fuse_mount(pid_t *server)
 	close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
 	snprintf(o, sizeof(o), "fd=%d,rootmode=100666,user_id=0,group_id=0,allow_other", dev);
 	if (dev < 0 || unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-	    mount("leat", path, "fuse", MS_NOSUID | MS_NODEV, o) < 0)
+	    mount("leat", path, "fuse", MS_NOSUID | MS_NODEV, o) < 0) {
+		fprintf(stderr, "# SKIP: no FUSE here: %s\n", strerror(errno));
 		return NULL;
+	}
+	stage = mmap(NULL, sizeof(*stage), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	stage->obliging = obliging;
 	*server = child(fuse_server, &dev);
 	close(dev);
 	return path;
@@ -560,34 +565,31 @@ static void sends_fuse(void *path)
 
 START_TEST(a_descriptor_that_nobody_can_close_holds_nobody_up)
 {
-	uint64_t *p99 = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), best;
 	pid_t server, eve, worker;
 	const char *path;
+	uint64_t best;
 	int fds;
 
 	ROOT_ONLY
-	stage = (struct stage *)(p99 + 1);
-	path = fuse_mount(&server);
-	if (!path) {
-		fprintf(stderr, "# SKIP: no FUSE here: %s\n", strerror(errno));
+	path = fuse_mount(0, &server);
+	if (!path)
 		return;
-	}
 	start("");
 	fds = broker_fds();
 	worker = worker_pid();
 	eve = child(sends_fuse, (void *)(uintptr_t)path);
 	eventually(leat__load_acquire(&stage->done));
-	best = best_p99(p99);
+	best = best_p99(&stage->p99);
 	ck_assert_uint_le(best, MOST);
 	kill(worker, SIGKILL); /* nor does it keep the worker from ending, or the next from serving */
 	eventually(worker_pid() > 0 && worker_pid() != worker);
-	child_ok(child(behave, p99));
+	child_ok(child(behave, &stage->p99));
 	ck_assert_int_eq(waitpid(eve, NULL, WNOHANG), 0); /* it is still true */
 	child_kill(server); /* now all can be closed */
 	child_ok(eve);
 	eventually(broker_fds() <= fds);
 	figure(4, "a FUSE file that nobody can close: refused; p99 of opening %.2f ms meanwhile", (double)best / 1e6);
-	munmap(p99, 4096);
+	munmap(stage, sizeof(*stage));
 }
 END_TEST
 
@@ -635,19 +637,15 @@ static void leaves_dirt(void *path)
 
 START_TEST(a_packet_that_nobody_can_throw_away_holds_nobody_up)
 {
-	uint64_t *p99 = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), best;
 	pid_t server, eve, worker, dead;
 	const char *path;
 	int fds, status;
+	uint64_t best;
 
 	ROOT_ONLY
-	stage = (struct stage *)(p99 + 1);
-	stage->obliging = 1;
-	path = fuse_mount(&server);
-	if (!path) {
-		fprintf(stderr, "# SKIP: no FUSE here: %s\n", strerror(errno));
+	path = fuse_mount(1, &server);
+	if (!path)
 		return;
-	}
 	start("");
 	fds = broker_fds();
 	worker = worker_pid();
@@ -659,12 +657,12 @@ START_TEST(a_packet_that_nobody_can_throw_away_holds_nobody_up)
 	eventually(leat__load_acquire(&stage->dirty));
 	stage->obliging = 0;
 	kill(worker, SIGCONT);
-	best = best_p99(p99);
+	best = best_p99(&stage->p99);
 	ck_assert_uint_le(best, MOST);
 	for (int i = 0; i < 2; i++) {
 		kill(worker, SIGKILL); /* nor does it keep the worker from ending, or the next from serving */
 		eventually(worker_pid() > 0 && worker_pid() != worker);
-		child_ok(child(behave, p99));
+		child_ok(child(behave, &stage->p99));
 		worker = worker_pid();
 		if (i == 0)
 			kill(eve, SIGKILL); /* who cannot end, either */
@@ -677,7 +675,7 @@ START_TEST(a_packet_that_nobody_can_throw_away_holds_nobody_up)
 			broker_signal(SIGKILL);
 		broker_forget();
 		start("");
-		child_ok(child(behave, p99));
+		child_ok(child(behave, &stage->p99));
 	}
 	ck_assert_int_eq(waitpid(eve, NULL, WNOHANG), 0); /* it is still true */
 	child_kill(server); /* now all can let go */
@@ -686,7 +684,7 @@ START_TEST(a_packet_that_nobody_can_throw_away_holds_nobody_up)
 		ck_assert_int_eq(waitpid(dead, NULL, 0), dead);
 	eventually(broker_fds() <= fds);
 	figure(4, "a packet that nobody can throw away: p99 of opening %.2f ms meanwhile", (double)best / 1e6);
-	munmap(p99, 4096);
+	munmap(stage, sizeof(*stage));
 }
 END_TEST
 
