@@ -25,6 +25,9 @@
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449
 #endif
@@ -110,6 +113,11 @@ static void look_at_death(struct findings *f)
 		if (self >= 0)
 			close(self);
 	}
+	if (setsockopt(pair[0], SOL_SOCKET, SO_PASSRIGHTS, &(int){0}, sizeof(int)) == 0)
+		find(f, "SO_PASSRIGHTS", FINE, "no descriptors come to the broker from who has not said who it is");
+	else
+		find(f, "SO_PASSRIGHTS", NOTE, "not there (Linux 6.16): a user with a FUSE file system can hold up the broker when he has "
+					     "all the clients that he may have: see leat-security(7)");
 	close(pair[0]);
 	close(pair[1]);
 }
