@@ -4,6 +4,7 @@
  * leat(1), and one page per subcommand.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -210,7 +211,7 @@ static struct cli_command *find(int argc, char **argv, int *words)
 	return NULL;
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
 	struct sigaction sa = {.sa_handler = on_signal};
 	struct cli_command *cmd;
@@ -240,4 +241,20 @@ int main(int argc, char **argv)
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	return cmd->run(cmd, argc - words - optind, argv + words + optind);
+}
+
+int main(int argc, char **argv)
+{
+	int r;
+
+	/* Where we were started without, nothing of ours shall have the numbers that are read and written; writing there fails. */
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
+			return CLI_FAILED;
+	r = run(argc, argv);
+	if ((fflush(stdout) != 0 || ferror(stdout)) && r == CLI_DONE) {
+		fprintf(stderr, "leat: write what was asked for: %s\n", strerror(errno));
+		r = CLI_FAILED;
+	}
+	return r;
 }

@@ -255,6 +255,10 @@ int main(int argc, char **argv)
 	sigset_t set;
 
 	(void)argc;
+	/* Where we were started without, nothing of ours shall have the numbers that one reads and writes. */
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+			return 1;
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);

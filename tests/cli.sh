@@ -278,6 +278,16 @@ a_second_broker_for_the_same_domain_refuses() {
   want 1 "$LEAT_LEATD" --domain "$LEAT_BROKER" 2>"$dir/err" && grep -q 'another leatd' "$dir/err"
 }
 
+t without_an_output_it_fails
+without_an_output_it_fails() {
+  local c
+  for c in ls who quota metrics doctor help --version "ls --json" "completion bash"; do
+    # shellcheck disable=SC2086
+    want 1 leat $c >&- 2>"$dir/err" && [ -s "$dir/err" ] && want 1 leat $c >/dev/full 2>"$dir/err" && grep -q 'No space left' "$dir/err" ||
+      { echo "$c"; cat "$dir/err"; return 1; }
+  done
+}
+
 t a_limit_on_the_size_of_files_is_told
 a_limit_on_the_size_of_files_is_told() {
   want 1 sh -c 'ulimit -f 64; exec "$LEAT_LEATD" --domain "$0"' "$dir/small.sock" 2>"$dir/err" && grep -q 'File too large' "$dir/err"

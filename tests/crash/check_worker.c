@@ -1088,6 +1088,37 @@ START_TEST(one_that_cannot_be_started_is_tried_again)
 }
 END_TEST
 
+/* What it writes for people must not go to what has their numbers by chance. */
+START_TEST(started_without_standard_descriptors_it_spoils_nothing)
+{
+	int ours[3], log;
+	char magic[5] = "";
+	struct leat *l;
+
+	for (int fd = 0; fd < 3; fd++) {
+		ours[fd] = fcntl(fd, F_DUPFD_CLOEXEC, 10);
+		close(fd);
+	}
+	broker_start("--verbose", NULL);
+	for (int fd = 0; fd < 3; fd++) {
+		dup2(ours[fd], fd);
+		close(ours[fd]);
+	}
+	l = broker_open();
+	for (int fd = 0; fd < 3; fd++) {
+		char path[64], text[64] = "";
+
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)worker_pid(), fd);
+		ck_assert_msg(readlink(path, text, sizeof(text) - 1) > 0 && !strcmp(text, "/dev/null"), "%d: %s", fd, text);
+	}
+	log = open_log();
+	ck_assert(log >= 0 && pread(log, magic, 4, 0) == 4);
+	ck_assert_str_eq(magic, "llog");
+	close(log);
+	leat_close(l);
+}
+END_TEST
+
 /* The log is a pipe that is full and that nobody empties; or whose reader has gone. */
 START_TEST(who_does_not_read_the_log_holds_nobody_up)
 {
@@ -1317,6 +1348,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_log_of_nonsense_is_as_good_as_none, 0, 2);
 	test(tc, the_log_is_begun_anew_before_it_is_long);
 	test(tc, one_that_cannot_be_started_is_tried_again);
+	test(tc, started_without_standard_descriptors_it_spoils_nothing);
 	tcase_add_loop_test(tc, who_does_not_read_the_log_holds_nobody_up, 0, 2);
 	test(tc, signals_go_to_the_right_one);
 	test(tc, without_its_keeper_a_worker_ends);
