@@ -294,16 +294,20 @@ static int ask_once(struct sieve *v, int sock, uint64_t take, struct leat__packe
 	struct leat__out o;
 	int e = sieve_start(v);
 
+	if (e < 0)
+		return e;
 	leat__wire_begin(&o, LEAT__PING, 0, take);
 	leat__wire_end(&o, 1);
-	if (e == 0)
-		e = leat__sock_send(v->sock, &o, &sock, 1);
+	e = leat__sock_send(v->sock, &o, &sock, 1);
+	if (e == 0 && poll(&(struct pollfd){v->sock, POLLIN, 0}, 1, ANSWER_MS) == 0)
+		e = -ETIMEDOUT;
+	else if (e == 0)
+		e = leat__sock_recv(v->sock, answer);
 	if (e == -EPIPE || e == -ECONNRESET)
 		return 0;
-	if (e == 0 && poll(&(struct pollfd){v->sock, POLLIN, 0}, 1, ANSWER_MS) == 0)
-		return -ETIMEDOUT;
-	e = e == 0 ? leat__sock_recv(v->sock, answer) : e;
-	return e == -ECONNRESET ? 0 : e;
+	if (e == -EMFILE) /* it is we who have no room for them */
+		return e;
+	return e < 0 ? leat__fail(e, "the broker could not look at a descriptor: %s", strerror(-e)) : e;
 }
 
 static int ask(struct sieve *v, int sock, uint64_t take, struct leat__packet *answer)
@@ -317,7 +321,7 @@ static int ask(struct sieve *v, int sock, uint64_t take, struct leat__packet *an
 		sieve_reap(v);
 		e = ask_once(v, sock, take, answer);
 	}
-	return e == 0 ? -ECONNRESET : e;
+	return e == 0 ? leat__say(-ECONNRESET, "the broker could not look at a descriptor: who is to do so ends at once") : e;
 }
 
 int sieve_receive(struct sieve *v, int sock, uid_t uid, struct leat__packet *p)
@@ -331,12 +335,10 @@ int sieve_receive(struct sieve *v, int sock, uid_t uid, struct leat__packet *p)
 	if (e < 0)
 		return e;
 	e = ask(v, sock, 0, &answer);
-	if (e == -EMFILE) /* it is we who have no room for them */
+	if (e == -EMFILE)
 		return e;
 	if (e > 0)
 		e = leat__wire_parse(&in, answer.bytes, answer.size, answer.n_fds);
-	else
-		e = leat__fail(e, "the broker could not look at a descriptor: %s", strerror(-e));
 	if (e < 0) { /* what it has it goes with */
 		part(v, uid);
 		return e;

@@ -402,8 +402,9 @@ static int serve(struct daemon *d)
 	uv_timer_init(&loop, &d->b.look_again);
 	d->b.look_again.data = &d->b;
 	d->b.sieve = sieve_new();
-	if (!d->b.sieve || sieve_start(d->b.sieve) < 0)
-		return complain("start", d->path, d->b.sieve ? leat_why() : "no memory");
+	if (!d->b.sieve)
+		return complain("start", d->path, "no memory");
+	sieve_start(d->b.sieve); /* while there is little to copy; or else when it is wanted */
 	if (begin(d) < 0)
 		return -1;
 	uv_poll_init(&loop, &d->listen_poll, d->sock);

@@ -281,11 +281,31 @@ a_second_broker_for_the_same_domain_refuses() {
 t without_an_output_it_fails
 without_an_output_it_fails() {
   local c
-  for c in ls who quota metrics doctor help --version "ls --json" "completion bash"; do
+  for c in ls who quota metrics doctor help --version "quota --json" "completion bash"; do
     # shellcheck disable=SC2086
     want 1 leat $c >&- 2>"$dir/err" && [ -s "$dir/err" ] && want 1 leat $c >/dev/full 2>"$dir/err" && grep -q 'No space left' "$dir/err" ||
       { echo "$c"; cat "$dir/err"; return 1; }
   done
+}
+
+t without_room_for_another_process_it_serves
+without_room_for_another_process_it_serves() {
+  [ "$(id -u)" = 0 ] || { echo "# SKIP needs root: to be a user of few processes"; return 0; }
+  local d=$dir/few uid=$((61000 + RANDOM % 3000)) few r
+  mkdir -p "$d" && cp "$LEAT_LEATD" "$LEAT_LEATD-worker" "$LEAT_CMD" "$LEAT_BUILD/lib/libleat.so.0" "$d/" && chmod 755 "$dir" "$d" &&
+    mkdir "$d/run" && chown $uid "$d/run" || return 1
+  setpriv --reuid $uid --clear-groups prlimit --nproc=2 "$d/leatd" --domain "$d/run/b.sock" & few=$!
+  for _ in $(seq 500); do [ -S "$d/run/b.sock" ] && break; sleep 0.01; done
+  export LD_LIBRARY_PATH=$d
+  want 0 setpriv --reuid $uid --clear-groups env LEAT_BROKER="$d/run/b.sock" "$d/leat" ping > "$dir/out" &&
+    echo hello | want 1 setpriv --reuid $uid --clear-groups env LEAT_BROKER="$d/run/b.sock" "$d/leat" pub x 2> "$dir/err" &&
+    grep -q 'fork: Resource temporarily unavailable' "$dir/err"
+  r=$?
+  [ $r = 0 ] || cat "$dir/out" "$dir/err"
+  unset LD_LIBRARY_PATH
+  kill $few; wait $few
+  rm -rf "$d"
+  return $r
 }
 
 t a_limit_on_the_size_of_files_is_told
