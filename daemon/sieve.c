@@ -30,15 +30,15 @@
 #define ANSWER_MS 500 /* nothing in it waits for anybody */
 #define ENDS_MS   100 /* that nobody else has it to bury, as a rule */
 #define GOES_NS UINT64_C(200000000) /* a moment, for who can */
-enum { GOING = 32, HIS = 4, LINE = 4096 }; /* that may be stuck: in all, and of one user */
+enum { GOING = 32, HIS = 4, LINE = 4096 }; /* that may be stuck: in all, and of one user, who also gets no more in a moment */
 
 struct sieve {
 	int sock;  /* -1: there is none */
 	int pidfd; /* -1: this kernel has none */
 	struct {
-		int pidfd; /* 0: free */
-		uid_t uid; /* with whose descriptors it goes, */
-		uint64_t since;
+		int pidfd;      /* -1: it has gone */
+		uid_t uid;      /* with whose descriptors */
+		uint64_t since; /* 0: free */
 	} going[GOING];
 };
 
@@ -200,7 +200,7 @@ void sieve_free(struct sieve *v)
 	if (!v)
 		return;
 	for (int i = 0; i < GOING; i++)
-		if (v->going[i].pidfd)
+		if (v->going[i].since && v->going[i].pidfd >= 0)
 			close(v->going[i].pidfd);
 	if (v->sock >= 0)
 		close(v->sock);
@@ -241,7 +241,7 @@ static void part(struct sieve *v, uid_t uid)
 		close(v->sock);
 	v->sock = -1;
 	for (int i = 0; i < GOING && v->pidfd >= 0; i++)
-		if (!v->going[i].pidfd) {
+		if (!v->going[i].since) {
 			v->going[i].pidfd = v->pidfd;
 			v->going[i].uid = uid;
 			v->going[i].since = leat__now();
@@ -254,34 +254,47 @@ static void part(struct sieve *v, uid_t uid)
 
 unsigned sieve_reap(struct sieve *v)
 {
+	uint64_t now = leat__now();
 	unsigned n = 0;
 
 	for (int i = 0; i < GOING; i++) {
-		if (v->going[i].pidfd && poll(&(struct pollfd){v->going[i].pidfd, POLLIN, 0}, 1, 0) > 0) {
-			close(v->going[i].pidfd);
-			v->going[i].pidfd = 0;
+		int *pidfd = &v->going[i].pidfd;
+
+		if (!v->going[i].since)
+			continue;
+		if (*pidfd >= 0 && poll(&(struct pollfd){*pidfd, POLLIN, 0}, 1, 0) > 0) {
+			close(*pidfd);
+			*pidfd = -1;
 		}
-		n += v->going[i].pidfd != 0;
+		if (*pidfd < 0 && now - v->going[i].since >= GOES_NS)
+			v->going[i].since = 0;
+		n += *pidfd >= 0;
 	}
 	return n;
 }
 
-/* May @uid send descriptors? Not while too many of his, or of all, hold one of us up. -EAGAIN: soon. SIEVE_NOBODY may. */
+/*
+ * May @uid send descriptors? Not while too many of his, or of all, hold one of us up; nor may he have us fork all the time.
+ * -EAGAIN: soon. SIEVE_NOBODY may.
+ */
 static int may_send(struct sieve *v, uid_t uid)
 {
-	unsigned n = sieve_reap(v), his = 0, soon = 0;
+	unsigned n = sieve_reap(v), his = 0, soon = 0, his_soon = 0;
 	uint64_t now = leat__now();
 
 	if (uid == SIEVE_NOBODY)
 		return 0;
 	for (int i = 0; i < GOING; i++)
-		if (v->going[i].pidfd) {
-			his += v->going[i].uid == uid;
-			soon += now - v->going[i].since < GOES_NS;
+		if (v->going[i].since) {
+			unsigned is_his = v->going[i].uid == uid, is_soon = now - v->going[i].since < GOES_NS;
+
+			his += is_his;
+			his_soon += is_his && is_soon;
+			soon += is_soon;
 		}
 	if (his < HIS && n < GOING)
 		return 0;
-	if (soon)
+	if (his >= HIS ? his_soon : soon)
 		return -EAGAIN;
 	return his >= HIS ? leat__fail(-EBUSY, "descriptors that uid %u sent before cannot be closed: the file system they are on does not answer",
 				       (unsigned)uid)

@@ -7,7 +7,7 @@
 #                                the proofs, and its counts: suites crash, liars, models
 #   sh tests/run.sh campaign     the same in its long form
 # Suites: unit channel cli api docs crash models, built with gcc; liars (hostile programs, under ASan and UBSan);
-# tests of these again as clang, semaphore (-Dwait=semaphore), asan (gcc, with UBSan), tsan (clang), asan-clang and
+# tests of these again as clang, semaphore (-Dwait=semaphore: where somebody waits), asan (gcc, with UBSan), tsan (clang), asan-clang and
 # tsan-gcc (unit; in the long form channel, too), i386, aarch64 (unit, under emulation where need be); interop (32- and
 # 64-bit programs exchange messages, and with brokers of the next version); fuzz (a minute for each target; an hour in
 # the long form). Ends with the counts; exit 0 only if none failed.
@@ -183,8 +183,9 @@ for s in $want; do
     clang)
       CC=clang build clang --buildtype=release && run clang --suite unit --suite channel ||
         failed_builds=$((failed_builds + 1)) ;;
-    semaphore)
-      build semaphore --buildtype=debugoptimized -Dwait=semaphore && run semaphore --suite unit --suite channel ||
+    semaphore) # where somebody waits
+      build semaphore --buildtype=debugoptimized -Dwait=semaphore &&
+        run semaphore hotpath region ring sync wire channel queue rpc set share watch ||
         failed_builds=$((failed_builds + 1)) ;;
     asan)
       build asan --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false &&
