@@ -100,11 +100,13 @@ void session_end(struct session *s)
 		object_end(s, s->objects);
 	if (s->pidfd >= 0 && !s->ended)
 		uv_close((uv_handle_t *)&s->pid_poll, handle_closed);
-	s->ended = 1;
 	if (drop_socket(s) < 0) { /* until then it counts as his */
-		keep_session(s);
-		broker_commit(b);
-		b->changed(b);
+		if (!s->ended) {
+			s->ended = 1;
+			keep_session(s);
+			broker_commit(b);
+			b->changed(b);
+		}
 		return;
 	}
 	*s->at = s->next;

@@ -31,6 +31,7 @@
 #define ENDS_MS   100 /* that nobody else has it to bury, as a rule */
 #define GOES_NS UINT64_C(200000000) /* a moment, for who can */
 enum { GOING = 32, HIS = 4, LINE = 4096 }; /* that may be stuck: in all, and of one user, who also gets no more in a moment */
+enum { TAKES = 64, DROPS = 1 << 16 }; /* in one go: far more than a socket holds */
 
 struct sieve {
 	int sock;  /* -1: there is none */
@@ -406,15 +407,17 @@ static int next_is(int sock)
 
 int sieve_drain(struct sieve *v, int sock, uid_t uid)
 {
-	int is, e = 0;
+	int is, takes = 0, drops = 0, e = 0;
 
 	shutdown(sock, SHUT_RDWR); /* nothing more comes */
 	setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &(int){1}, sizeof(int));
 	while (e == 0 && (is = next_is(sock)) > 0) {
-		if (is == 1)
-			leat__sock_drop(sock);
+		if (takes == TAKES || drops == DROPS)
+			e = leat__say(-EBUSY, "a socket does not become empty");
+		else if (is == 2)
+			e = take(v, sock, uid, UINT64_MAX), takes++;
 		else
-			e = take(v, sock, uid, UINT64_MAX);
+			leat__sock_drop(sock), drops++;
 	}
 	return e;
 }

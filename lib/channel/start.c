@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Starting a broker on demand: once, whoever asks first; everybody else waits for it under the same
- * lock. The child keeps nothing of its caller: descriptors, environment, signals, priority, processors, limits that it set itself, session.
+ * lock. The child keeps nothing of its caller: descriptors, environment, signals, priority, processors,
+ * limits that it set itself, session.
  */
 #include <errno.h>
 #include <fcntl.h>
