@@ -275,11 +275,14 @@ static int refuse(struct session *s, const struct leat__packet *p, int e)
 static int receive_fds(struct session *s, struct leat__packet *p)
 {
 	struct leat__wire_head head = {0};
+	int e;
 
 	memcpy(&head, p->bytes, leat__min(p->size, sizeof(head)));
 	if (head.type != LEAT__PUB_OPEN && head.type != LEAT__SHARE)
 		return leat__fail(-EPROTO, "request %u came with descriptors, and takes none", head.type);
-	return sieve_receive(s->b->sieve, s->sock, s->owner.uid, p);
+	e = sieve_receive(s->b->sieve, s->sock, s->owner.uid, p);
+	look_again(s->b); /* one that had nothing to do may have been on its way out yet */
+	return e;
 }
 
 /* ---- who has to wait ---- */

@@ -412,7 +412,7 @@ START_TEST(who_behaves_is_served_under_attack_and_afterwards_all_is_as_before)
 		ck_assert_msg(waitpid(evil[i], &status, WNOHANG) == 0, "the attacker has ended");
 		child_kill(evil[i]);
 	}
-	eventually(broker_fds() <= fds);
+	ck_assert(broker_fds_back(fds));
 	figure(attacks[_i].thing, "%s: p99 of opening %.2f ms (without: %.2f ms); memory then %ld KiB, before %ld KiB", attacks[_i].name,
 	       (double)best / 1e6, (double)quiet / 1e6, broker_kib(), kib);
 	ck_assert_uint_le(best, MOST);
@@ -587,7 +587,7 @@ START_TEST(a_descriptor_that_nobody_can_close_holds_nobody_up)
 	ck_assert_int_eq(waitpid(eve, NULL, WNOHANG), 0); /* it is still true */
 	child_kill(server); /* now all can be closed */
 	child_ok(eve);
-	eventually(broker_fds() <= fds);
+	ck_assert(broker_fds_back(fds));
 	figure(4, "a FUSE file that nobody can close: refused; p99 of opening %.2f ms meanwhile", (double)best / 1e6);
 	munmap(stage, sizeof(*stage));
 }
@@ -682,7 +682,7 @@ START_TEST(a_packet_that_nobody_can_throw_away_holds_nobody_up)
 	waitpid(eve, NULL, 0);
 	if (_i == 2)
 		ck_assert_int_eq(waitpid(dead, NULL, 0), dead);
-	eventually(broker_fds() <= fds);
+	ck_assert(broker_fds_back(fds));
 	figure(4, "a packet that nobody can throw away: p99 of opening %.2f ms meanwhile", (double)best / 1e6);
 	munmap(stage, sizeof(*stage));
 }

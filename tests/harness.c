@@ -317,16 +317,63 @@ int count_fds_of(pid_t pid)
 	return n;
 }
 
+/* Does it wait for something? Who has been woken and has no processor yet does not. */
+static int is_asleep(pid_t pid)
+{
+	char path[64], text[256] = "";
+	const char *state;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	leat__read_file(path, text, sizeof(text));
+	state = strrchr(text, ')');
+	return !state || state[2] == 'S';
+}
+
 int broker_fds(void)
 {
 	int n, again = count_fds_of(broker) + count_fds_of(worker_pid());
 
-	do { /* the keeper takes what it is given a little later */
+	for (int i = 0; i < 2000; i++) { /* the keeper takes what it is given a little later */
 		n = again;
 		usleep(5000);
 		again = count_fds_of(broker) + count_fds_of(worker_pid());
-	} while (again != n);
-	return n;
+		if (again == n && is_asleep(broker) && is_asleep(worker_pid()))
+			break;
+	}
+	return again;
+}
+
+static void say_fds_of(pid_t pid)
+{
+	char path[64], to[256];
+	struct dirent *e;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	d = opendir(path);
+	while (d && (e = readdir(d))) {
+		ssize_t n = readlinkat(dirfd(d), e->d_name, to, sizeof(to) - 1);
+
+		to[n < 0 ? 0 : n] = 0;
+		if (n > 0)
+			fprintf(stderr, "# %d: %s: %s\n", (int)pid, e->d_name, to);
+	}
+	if (d)
+		closedir(d);
+}
+
+int broker_fds_back(int most)
+{
+	uint64_t until = leat__now() + 10 * SEC;
+
+	while (broker_fds() > most)
+		if (leat__now() > until) {
+			fprintf(stderr, "# the broker has %d descriptors instead of %d:\n", broker_fds(), most);
+			say_fds_of(broker);
+			say_fds_of(worker_pid());
+			return 0;
+		}
+	return 1;
 }
 
 int count_fds(void)

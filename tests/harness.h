@@ -98,7 +98,8 @@ int message_whole(const void *at, size_t size, uint64_t seed);
 
 /* Everything that is open in this process: descriptors and shared mappings. */
 int count_fds_of(pid_t pid);
-int broker_fds(void); /* of keeper and worker */
+int broker_fds(void); /* of keeper and worker, when both have nothing to do */
+int broker_fds_back(int most); /* are they so many again, at most, in 10 s? If not it says which there are */
 int count_fds(void);
 int count_maps(const char *what);
 
