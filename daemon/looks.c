@@ -11,6 +11,9 @@
 
 /* ---- lists ---- */
 
+/* Names that one request looks at: whoever may not see them shall not have us look at all there are. */
+enum { LOOKS_MOST = 256 };
+
 /* Is @name after @after, and does it begin with @prefix? */
 static int is_listed(const char *name, const char *after, const char *prefix)
 {
@@ -33,41 +36,75 @@ static int first_after(struct channel *const *all, int n, const char *after, con
 	return low;
 }
 
-/* A page of names: after which one, and how they begin. */
-static void get_page(const struct leat__in *in, char *after, char *prefix)
+/* A page of a list of names, of those that begin with @prefix. */
+struct page {
+	char after[LEAT__NAME_MAX + 1], prefix[LEAT__NAME_MAX + 1]; /* @after: the last one that the client has */
+	const char *from; /* it has all that it may see up to here */
+	int looks;
+};
+
+/* Which list that is, of all that a client may be reading. */
+static uint64_t list_of(const struct leat__in *in, const struct page *g)
 {
-	if (leat__wire_get_text(in, LEAT__T_NAME, after, LEAT__NAME_MAX + 1) < 0)
-		after[0] = 0;
-	if (leat__wire_get_text(in, LEAT__T_PREFIX, prefix, LEAT__NAME_MAX + 1) < 0)
-		prefix[0] = 0;
+	return leat__hash(g->after, strlen(g->after)) * 31 + leat__hash(g->prefix, strlen(g->prefix)) + in->head.type;
+}
+
+static void page_begin(const struct session *s, const struct leat__in *in, struct page *g)
+{
+	if (leat__wire_get_text(in, LEAT__T_NAME, g->after, sizeof(g->after)) < 0)
+		g->after[0] = 0;
+	if (leat__wire_get_text(in, LEAT__T_PREFIX, g->prefix, sizeof(g->prefix)) < 0)
+		g->prefix[0] = 0;
+	g->looks = 0;
+	g->from = get_u32(in, LEAT__T_MORE) && s->list_at && s->list_of == list_of(in, g) ? s->list_at : g->after;
+}
+
+/* Is there room for one of @size bytes, and time to look whether @name may be seen? */
+static int page_has_room(struct page *g, const struct reply *r, size_t size)
+{
+	return g->looks++ < LOOKS_MOST && leat__wire_fits(&r->out, size + 16); /* and for the word that says there is more */
+}
+
+/*
+ * It goes on after @name, of which the client, who may not see it, is not told: it names the last one that it got, and
+ * that it wants more.
+ */
+static int page_end(struct session *s, const struct leat__in *in, const struct page *g, const char *name, struct reply *r)
+{
+	char *at = strdup(name);
+
+	free(s->list_at); /* which g->from may be */
+	s->list_at = at;
+	s->list_of = list_of(in, g);
+	leat__wire_u32(&r->out, LEAT__T_MORE, 1);
+	return at ? 0 : leat__say(-ENOMEM, "the broker has no memory for a long list");
 }
 
 int do_list(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
 {
-	char after[LEAT__NAME_MAX + 1], prefix[LEAT__NAME_MAX + 1];
 	struct channel *const *all;
 	int n = registry_sorted(&s->b->reg, &all);
+	struct page g;
 
 	(void)p;
 	if (n < 0)
 		return n;
-	get_page(in, after, prefix);
-	for (int i = first_after(all, n, after, prefix); i < n && is_listed(all[i]->name, after, prefix); i++) {
+	page_begin(s, in, &g);
+	for (int i = first_after(all, n, g.from, g.prefix); i < n && is_listed(all[i]->name, g.from, g.prefix); i++) {
 		struct {
 			struct leat__wire_channel facts;
 			char name[LEAT__NAME_MAX + 1];
-		} one = {.facts = channel_facts(all[i])};
+		} one;
 		size_t len = strlen(all[i]->name);
 
+		if (!page_has_room(&g, r, sizeof(one.facts) + len))
+			return page_end(s, in, &g, all[i - 1]->name, r);
 		if (!session_sees(s, all[i]->name))
 			continue;
-		/* Room for the word that says there is more. */
-		if (!leat__wire_fits(&r->out, sizeof(one.facts) + len + 16)) {
-			leat__wire_u32(&r->out, LEAT__T_MORE, 1);
-			break;
-		}
+		one.facts = channel_facts(all[i]);
 		memcpy(one.name, all[i]->name, len);
 		leat__wire_bytes(&r->out, LEAT__T_CHANNEL, &one, sizeof(one.facts) + len);
+		strcpy(g.after, all[i]->name);
 	}
 	return 0;
 }
@@ -210,25 +247,29 @@ int do_find(struct session *s, struct leat__in *in, struct leat__packet *p, stru
 
 int do_shares(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r)
 {
-	char after[LEAT__NAME_MAX + 1], prefix[LEAT__NAME_MAX + 1];
+	const struct share *last = NULL;
+	struct page g;
 
 	(void)p;
-	get_page(in, after, prefix);
+	page_begin(s, in, &g);
 	for (const struct share *f = s->b->reg.shares; f; f = f->next) {
 		struct {
 			struct leat__wire_share facts;
 			char name[LEAT__NAME_MAX + 1];
-		} one = {.facts = share_facts(f)};
+		} one;
 		size_t len = strlen(f->name);
 
-		if (!is_listed(f->name, after, prefix) || !session_sees(s, f->name))
+		if (!is_listed(f->name, g.from, g.prefix))
 			continue;
-		if (!leat__wire_fits(&r->out, sizeof(one.facts) + len + 16)) {
-			leat__wire_u32(&r->out, LEAT__T_MORE, 1);
-			break;
-		}
+		if (!page_has_room(&g, r, sizeof(one.facts) + len))
+			return page_end(s, in, &g, last->name, r);
+		last = f;
+		if (!session_sees(s, f->name))
+			continue;
+		one.facts = share_facts(f);
 		memcpy(one.name, f->name, len);
 		leat__wire_bytes(&r->out, LEAT__T_SHARE, &one, sizeof(one.facts) + len);
+		strcpy(g.after, f->name);
 	}
 	return 0;
 }
@@ -327,6 +368,8 @@ int do_changes(struct session *s, struct leat__in *in, struct leat__packet *p, s
 
 static void tell(struct broker *b, struct session *s)
 {
+	uint64_t begun = broker_worked();
+
 	for (struct object *o = s->objects; o; o = o->next) {
 		struct leat__out out;
 
@@ -341,6 +384,8 @@ static void tell(struct broker *b, struct session *s)
 		o->waits = 0; /* now: who is killed before this counts answers twice */
 		keep_object(s, o);
 	}
+	if (s->objects)
+		quota_spend(b->reg.quotas, &s->owner, leat__now(), broker_worked() - begun);
 }
 
 void watchers_tell(struct broker *b)

@@ -474,28 +474,37 @@ static int is_one_of(const struct person *who, const struct rule *r, enum verb v
 	return 0;
 }
 
+/* What lets @who do anything with @name, rules or not; NULL. */
+static const char *needs_no_rule(uid_t owner, const struct person *who, const char *name)
+{
+	char own[24];
+
+	if (who->uid == 0 || who->uid == owner)
+		return "root and the broker's own user may do anything";
+	snprintf(own, sizeof(own), "u/%u", (unsigned)who->uid);
+	return name_is_below(name, own) && strcmp(name, own) != 0 ? "names below u/UID belong to that user" : NULL;
+}
+
+/* Does @r, which is for the name, decide rather than @best? */
+static int decides(const struct rule *r, const struct rule *best)
+{
+	size_t n = strlen(r->prefix), m = best ? strlen(best->prefix) : 0;
+
+	return !best || n > m || (r->closed && n == m);
+}
+
 int policy_may(const struct config *c, uid_t owner, const struct person *who, enum verb verb, const char *name,
 	       struct ruling *ret)
 {
 	const struct rule *best = NULL;
 	struct ruling nowhere;
-	char own[24];
 
 	ret = ret ? ret : &nowhere;
-	*ret = (struct ruling){NULL, 0, NULL};
-	if (who->uid == 0 || who->uid == owner) {
-		ret->what = "root and the broker's own user may do anything";
+	*ret = (struct ruling){NULL, 0, needs_no_rule(owner, who, name)};
+	if (ret->what)
 		return 1;
-	}
-	snprintf(own, sizeof(own), "u/%u", (unsigned)who->uid);
-	if (name_is_below(name, own) && strcmp(name, own) != 0) {
-		ret->what = "names below u/UID belong to that user";
-		return 1;
-	}
 	for (const struct rule *r = c->rules; r; r = r->next)
-		if ((r->verbs & 1u << verb) && name_is_below(name, r->prefix) &&
-		    (!best || strlen(r->prefix) > strlen(best->prefix) ||
-		     (r->closed && strlen(r->prefix) == strlen(best->prefix))))
+		if ((r->verbs & 1u << verb) && name_is_below(name, r->prefix) && decides(r, best))
 			best = r;
 	if (!best) {
 		ret->what = "no rule is for that";
@@ -506,10 +515,22 @@ int policy_may(const struct config *c, uid_t owner, const struct person *who, en
 	return !best->closed && is_one_of(who, best, verb, name);
 }
 
+/* All verbs in one walk: whoever lists names asks this of each. */
 int policy_sees(const struct config *c, uid_t owner, const struct person *who, const char *name)
 {
+	const struct rule *best[VERBS] = {NULL};
+
+	if (needs_no_rule(owner, who, name))
+		return 1;
+	for (const struct rule *r = c->rules; r; r = r->next) {
+		unsigned verbs = name_is_below(name, r->prefix) ? r->verbs : 0;
+
+		for (unsigned v = 0; verbs >> v; v++)
+			if ((verbs & 1u << v) && decides(r, best[v]))
+				best[v] = r;
+	}
 	for (unsigned v = 0; v < VERBS; v++)
-		if (v != V_CREATE && policy_may(c, owner, who, v, name, NULL))
+		if (v != V_CREATE && best[v] && !best[v]->closed && is_one_of(who, best[v], v, name))
 			return 1;
 	return 0;
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include "base/base.h"
 #include "quota.h"
 
@@ -14,11 +15,14 @@ const char *const quota_names[LEAT__QUOTAS] = {
 };
 
 enum { BUCKETS = 1024, TOP = 3 };
+#define AT_ONCE_NS UINT64_C(20000000)   /* so far ahead one may be: of one user alone, 10 ms of work in a row */
+#define FORGET_NS  UINT64_C(1000000000) /* and no longer is it held against anybody */
 
 struct user {
 	struct user *next;
 	uid_t uid;
 	uint32_t n_clients;
+	uint64_t spent_to; /* it has had its share of time up to then */
 	uint64_t used[LEAT__QUOTAS];
 };
 
@@ -31,6 +35,7 @@ struct client {
 
 struct quotas {
 	struct user *users; /* in order of uids */
+	uint32_t n_users;
 	struct client *clients[BUCKETS];
 	quota_limit_fn *limit;
 	void *arg;
@@ -78,6 +83,7 @@ static struct user *find_user(struct quotas *q, uid_t uid, int make)
 		u->uid = uid;
 		u->next = *at;
 		*at = u;
+		q->n_users++;
 	}
 	return u;
 }
@@ -95,6 +101,7 @@ static void settle(struct quotas *q, struct user *u)
 	while (*at != u)
 		at = &(*at)->next;
 	*at = u->next;
+	q->n_users--;
 	free(u);
 }
 
@@ -257,6 +264,32 @@ void quota_give(struct quotas *q, const struct owner *who, enum leat__quota what
 		return;
 	add(u->used, what, UINT64_MAX, -bytes, -fds);
 	settle(q, u);
+}
+
+uint64_t broker_worked(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
+void quota_spend(struct quotas *q, const struct owner *who, uint64_t now, uint64_t ns)
+{
+	struct client *c = q ? *find_client(q, who->client) : NULL;
+	uint64_t most = now + FORGET_NS;
+
+	if (!c)
+		return;
+	c->user->spent_to = (c->user->spent_to > now ? c->user->spent_to : now) + leat__min(ns, FORGET_NS) * 2 * q->n_users;
+	c->user->spent_to = leat__min(c->user->spent_to, most);
+}
+
+int quota_is_ahead(const struct quotas *q, const struct owner *who, uint64_t now)
+{
+	const struct client *c = q ? *find_client((struct quotas *)(uintptr_t)q, who->client) : NULL;
+
+	return c && c->user->spent_to > now + AT_ONCE_NS;
 }
 
 int quota_next(const struct quotas *q, uint64_t from, struct leat__wire_quota *ret)

@@ -22,6 +22,56 @@ static void unsort(struct registry *reg)
 	reg->sorted = NULL;
 }
 
+/* Where @name is among all in order of name, or would be. */
+static size_t place_of(const struct registry *reg, const char *name)
+{
+	size_t low = 0, high = reg->n_channels;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (strcmp(reg->sorted[mid]->name, name) < 0)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+/* Sorting all anew for whoever asks next would take some ten milliseconds, and anybody could have that done all the time. */
+static void sort_in(struct registry *reg, struct channel *ch)
+{
+	uint32_t room = reg->sorted_room + reg->sorted_room / 2 + 16;
+	struct channel **at;
+
+	if (!reg->sorted)
+		return;
+	if (reg->n_channels == reg->sorted_room) {
+		at = realloc(reg->sorted, room * sizeof(*at));
+		if (!at) { /* whoever asks next has that trouble */
+			unsort(reg);
+			return;
+		}
+		reg->sorted = at;
+		reg->sorted_room = room;
+	}
+	at = reg->sorted + place_of(reg, ch->name);
+	memmove(at + 1, at, (size_t)(reg->sorted + reg->n_channels - at) * sizeof(*at));
+	*at = ch;
+}
+
+static void sort_out(struct registry *reg, const struct channel *ch)
+{
+	struct channel **at;
+
+	if (reg->n_channels == 1)
+		unsort(reg);
+	if (!reg->sorted)
+		return;
+	at = reg->sorted + place_of(reg, ch->name);
+	memmove(at, at + 1, (size_t)(reg->sorted + reg->n_channels - (at + 1)) * sizeof(*at));
+}
+
 static int control_init(void *addr, uint64_t size, void *arg)
 {
 	(void)size;
@@ -43,8 +93,8 @@ int channel_adopt(struct registry *reg, const struct channel *facts, struct chan
 	ch->shm = leat_region_addr(ch->control);
 	ch->next = *at;
 	*at = ch;
+	sort_in(reg, ch);
 	reg->n_channels++;
-	unsort(reg);
 	*ret = ch;
 	return 0;
 }
@@ -111,7 +161,7 @@ void registry_settle(struct registry *reg, struct channel *ch)
 	while (*at != ch)
 		at = &(*at)->next;
 	*at = ch->next;
-	unsort(reg);
+	sort_out(reg, ch);
 	for (uint32_t i = 0; i < ch->n_slots; i++)
 		if (ch->slots[i].mode)
 			store_del(reg->store, REC_SLOT, ch->key, i);
@@ -138,6 +188,7 @@ int registry_sorted(struct registry *reg, struct channel *const **ret)
 		reg->sorted = malloc((reg->n_channels + 1) * sizeof(struct channel *));
 		if (!reg->sorted)
 			return leat__say(-ENOMEM, "the broker has no memory to list its channels");
+		reg->sorted_room = reg->n_channels + 1;
 		for (size_t i = 0; i < 4096; i++)
 			for (struct channel *ch = reg->buckets[i]; ch; ch = ch->next)
 				reg->sorted[n++] = ch;
@@ -198,6 +249,7 @@ void registry_remove(struct registry *reg, struct channel *ch)
 
 void registry_free(struct registry *reg)
 {
+	unsort(reg);
 	for (size_t i = 0; i < 4096; i++)
 		while (reg->buckets[i]) {
 			struct channel *ch = reg->buckets[i];
@@ -211,7 +263,6 @@ void registry_free(struct registry *reg)
 			ch->n_slots_used = ch->looks = 0;
 			registry_settle(reg, ch);
 		}
-	unsort(reg);
 }
 
 struct leat__wire_channel channel_facts(const struct channel *ch)

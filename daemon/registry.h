@@ -96,7 +96,8 @@ struct registry {
 	struct share *shares;
 	uint32_t n_channels;
 	uint32_t n_ended; /* rings that wait to be forgotten */
-	struct channel **sorted; /* all in order of name; NULL: nobody has asked since there was another */
+	struct channel **sorted; /* all in order of name; NULL: nobody has asked yet */
+	uint32_t sorted_room;
 	struct change **changes; /* the last CHANGES_MAX, at their numbers modulo that; NULL: nobody watches */
 	uint64_t change, kept_from; /* the last one's number; the first one's that is kept */
 	uint32_t watches;

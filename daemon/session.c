@@ -21,8 +21,16 @@
 #define RESERVE 16 /* descriptors: what the next few clients and channels need */
 #define HELLO_NS UINT64_C(2000000000) /* who has not greeted us by then is no client */
 #define BURST_NS UINT64_C(500000000)  /* requests may come at once that are due in so long */
+#define TURN_NS  UINT64_C(200000)     /* one's turn lasts so long, and as what it does then takes */
+#define SIEVE_NS UINT64_C(50000)      /* what our child works for a packet with descriptors */
 #define PARKED_MS  1
 #define STRANGE_MS 100
+
+/* Its user has had our processor since then. */
+static void spent(const struct session *s, uint64_t begun)
+{
+	quota_spend(s->b->reg.quotas, &s->owner, leat__now(), broker_worked() - begun);
+}
 
 /* ---- the end of a session ---- */
 
@@ -30,6 +38,7 @@ static void session_free(struct session *s)
 {
 	free(s->groups);
 	free(s->tickets);
+	free(s->list_at);
 	free(s);
 }
 
@@ -63,6 +72,7 @@ static int drop_socket(struct session *s)
 	if (s->sock < 0)
 		return 0;
 	uv_poll_stop(&s->sock_poll);
+	turn_forget(s);
 	s->b->n_parked -= (uint32_t)s->parked;
 	s->b->n_strange -= (uint32_t)!s->greeted;
 	s->parked = 0;
@@ -93,11 +103,13 @@ struct session *session_find(const struct broker *b, uint64_t client)
 void session_end(struct session *s)
 {
 	struct broker *b = s->b;
+	uint64_t begun = broker_worked();
 
 	if (b->verbose && !s->ended)
 		log_client(LOG_IS_INFO, "client-gone", &s->owner, "");
 	while (s->objects)
 		object_end(s, s->objects);
+	spent(s, begun);
 	if (s->pidfd >= 0 && !s->ended)
 		uv_close((uv_handle_t *)&s->pid_poll, handle_closed);
 	if (drop_socket(s) < 0) { /* until then it counts as his */
@@ -384,56 +396,85 @@ void sessions_look(struct broker *b)
 	look_again(b);
 }
 
+/* It is listened to again when this is over. */
+static void serve_later(struct session *s)
+{
+	uv_poll_stop(&s->sock_poll);
+	turn_wait(s);
+}
+
+/* One packet of the socket's. 0; 1: that is all for now; -errno: a reason to cut it off. */
+static int serve_one(struct session *s, int its_turn)
+{
+	struct leat__packet p;
+	int e = leat__sock_look(s->sock, &p), refused;
+	uint64_t begun;
+
+	/* It stays in the socket until it is answered: another worker may have to do it. */
+	if (e == -EAGAIN)
+		return 1;
+	if (e == -ECONNRESET) /* it left answers unread; what it said is still there */
+		return 0;
+	if (e == 0)
+		return leat__say(-EPIPE, "closed");
+	if (e > 0 && has_to_wait(s)) { /* and so does the packet */
+		park(s);
+		return 1;
+	}
+	if (e > 0 && !its_turn && turn_is_others(s)) {
+		serve_later(s);
+		return 1;
+	}
+	if (e == 2 && !s->greeted)
+		return leat__say(-EPROTO, "the first packet came with descriptors");
+	if (e < 0)
+		return e;
+	begun = broker_worked() - (e == 2 ? SIEVE_NS : 0);
+	e = e == 2 ? receive_fds(s, &p) : 0;
+	if (e == -EAGAIN) {
+		park(s);
+		return 1;
+	}
+	use_up(s);
+	refused = e < 0;
+	e = refused ? refuse(s, &p, e) : handle(s, &p);
+	leat__packet_close(&p);
+	spent(s, begun);
+	if (s->sock < 0 || s->stuck == LEFT) /* it has put itself out */
+		return 1;
+	if (!refused)
+		leat__sock_drop(s->sock);
+	else if (e == 0 && take_out(s) < 0)
+		return 1;
+	return e;
+}
+
+void session_serve(struct session *s, int its_turn)
+{
+	uint64_t begun = leat__now();
+	int e = 0;
+
+	if (its_turn)
+		listen_to(s);
+	for (int i = 0; e == 0 && i < 16; i++) { /* the others want their turn too */
+		if (its_turn && leat__now() - begun > TURN_NS)
+			return;
+		e = serve_one(s, its_turn);
+	}
+	if (e >= 0)
+		return;
+	if (e != -EPIPE)
+		log_client(LOG_IS_WARNING, "client-cut", &s->owner, leat_why());
+	session_cut(s);
+}
+
 static void on_socket(uv_poll_t *h, int status, int events)
 {
-	struct session *s = h->data;
-	struct leat__packet p;
-	int e, refused;
-
 	(void)events;
-	if (status < 0) {
-		session_cut(s);
-		return;
-	}
-	for (int i = 0; i < 16; i++) { /* the others want their turn too */
-		/* It stays in the socket until it is answered: another worker may have to do it. */
-		e = leat__sock_look(s->sock, &p);
-		if (e == -EAGAIN)
-			return;
-		if (e == -ECONNRESET) /* it left answers unread; what it said is still there */
-			continue;
-		if (e > 0 && has_to_wait(s)) { /* and so does the packet */
-			park(s);
-			return;
-		}
-		if (e == 2 && !s->greeted) {
-			e = leat__say(-EPROTO, "the first packet came with descriptors");
-		} else if (e > 0) {
-			e = e == 2 ? receive_fds(s, &p) : 0;
-			if (e == -EAGAIN) {
-				park(s);
-				return;
-			}
-			use_up(s);
-			refused = e < 0;
-			e = refused ? refuse(s, &p, e) : handle(s, &p);
-			leat__packet_close(&p);
-			if (s->sock < 0 || s->stuck == LEFT) /* it has put itself out */
-				return;
-			if (!refused)
-				leat__sock_drop(s->sock);
-			else if (e == 0 && take_out(s) < 0)
-				return;
-		} else if (e == 0) {
-			e = leat__say(-EPIPE, "closed");
-		}
-		if (e < 0) {
-			if (e != -EPIPE)
-				log_client(LOG_IS_WARNING, "client-cut", &s->owner, leat_why());
-			session_cut(s);
-			return;
-		}
-	}
+	if (status < 0)
+		session_cut(h->data);
+	else
+		session_serve(h->data, 0);
 }
 
 /* @facts has the descriptors, and who it is; -1 both: it cannot be served, and is to be ended. */
@@ -502,6 +543,7 @@ static void turn_away(int sock, int e)
 int session_start(struct broker *b, int sock)
 {
 	struct session s = {.b = b, .sock = sock, .pidfd = -1, .sock_key = STORE_NONE, .pid_key = STORE_NONE};
+	uint64_t begun = broker_worked();
 	int e = leat__sock_peer(sock, &s.owner.pid, &s.owner.uid, &s.pidfd);
 
 	s.owner.client = b->next_client + 1;
@@ -528,6 +570,7 @@ int session_start(struct broker *b, int sock)
 	b->next_client++;
 	keep_session(b->sessions);
 	broker_commit(b);
+	spent(b->sessions, begun);
 	if (b->verbose)
 		log_client(LOG_IS_INFO, "client-came", &s.owner, "");
 	return 0;

@@ -3,7 +3,7 @@
 #define LEATD_SESSION_H
 /*
  * Sessions: one per connected client. Packets in, answers out, and the end of what a dead client
- * held. The only files that know libuv are this one and main.c.
+ * held. The only files that know libuv are these (session.c, turns.c) and worker.c.
  */
 #include <uv.h>
 #include "link/sock.h"
@@ -26,6 +26,8 @@ struct broker {
 	uint32_t n_parked, n_strange; /* sessions that are parked; that have not greeted us */
 	uint32_t n_stuck; /* and in whose sockets is what cannot be taken out just now */
 	uv_timer_t look_again; /* at those */
+	struct session *waiting, **waiting_end; /* for a turn, in order */
+	uv_idle_t turns;
 	int tight; /* it runs out of descriptors: nothing is kept that need not be */
 	void (*changed)(struct broker *b); /* something came or went: timers may need to */
 };
@@ -44,6 +46,8 @@ struct session *session_find(const struct broker *b, uint64_t client);
 void session_cut(struct session *s);
 /* What it holds ends now, and its process is remembered. */
 void session_kick(struct session *s);
+/* What it has asked, a little of it. @its_turn: whatever others want. */
+void session_serve(struct session *s, int its_turn);
 /* The client is gone: its objects end. */
 void session_end(struct session *s);
 /* Say BYE to everybody and close. */
@@ -71,6 +75,8 @@ struct session {
 	int pidfd; /* -1: the kernel cannot tell of its death */
 	int greeted;
 	int parked; /* it is not listened to just now: it asks too much, or does not take what it is given */
+	int waits; /* for its turn; not listened to meanwhile */
+	struct session *waiting; /* after this one */
 	int sent_fds; /* and may not have taken them yet */
 	int kicked;
 	enum { FREE, HELD, LEFT } stuck; /* HELD: the next packet has been refused, and is to be taken out; LEFT: all are */
@@ -83,6 +89,8 @@ struct session {
 	unsigned n_groups;
 	struct ticket *tickets; /* that it has shown */
 	unsigned n_tickets;
+	char *list_at; /* up to where it has read a list of names, which is @list_of; NULL */
+	uint64_t list_of;
 	struct object *objects;
 	uint64_t next_object;
 	uint64_t done;              /* the last request that made a difference: if it comes again, it is done */
@@ -118,6 +126,13 @@ int session_rules(const struct session *s);
 /* 0 if it is not there. */
 uint32_t get_u32(const struct leat__in *in, unsigned tag);
 uint64_t get_u64(const struct leat__in *in, unsigned tag);
+
+/* turns.c: the others come first, whose user has had less of our time. */
+void turns_init(struct broker *b);
+int turn_is_others(const struct session *s);
+/* It is served when it is its turn: it is not listened to now. */
+void turn_wait(struct session *s);
+void turn_forget(struct session *s);
 
 /* looks.c: requests that only want to know. */
 typedef int do_fn(struct session *s, struct leat__in *in, struct leat__packet *p, struct reply *r);

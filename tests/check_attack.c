@@ -24,14 +24,14 @@
 #include "harness.h"
 #include "link/sock.h"
 
-enum { ALICE = 65501, EVE = 65503, OPENS = 200 };
+enum { ALICE = 65501, EVE = 65503, OPENS = 200, DEAR = 60, HIDDEN = 3000 };
 #define MOST UINT64_C(50000000) /* at p99 */
 
 static char domain[300];
 
 static void start(const char *limits)
 {
-	char conf[400], text[500];
+	char conf[400], text[4000];
 	int fd;
 
 	chmod(tmp_dir(), 0755);
@@ -285,6 +285,26 @@ static void flood(void)
 	}
 }
 
+/* Asks what there is much to look through for, on as many connections as it may have, before the answers are there. */
+static void dear_questions(void)
+{
+	static const enum leat__type dear[] = {LEAT__LIST, LEAT__SHARES, LEAT__WHO};
+	int sock[DEAR];
+
+	for (int i = 0; i < DEAR; i++)
+		sock[i] = greet();
+	for (uint64_t n = 2;; n++)
+		for (int i = 0; i < DEAR; i++) {
+			struct leat__packet p;
+			struct leat__out o;
+
+			begin(&o, dear[n % 3], n);
+			say(sock[i], &o, NULL, 0);
+			while (leat__sock_recv(sock[i], &p) > 0)
+				leat__packet_close(&p);
+		}
+}
+
 static void watches_and_channels(void)
 {
 	for (;;) {
@@ -313,7 +333,7 @@ static const struct {
 } attacks[] = {
 	{10, "half-sent packets", halves}, {10, "oversized packets", oversized}, {8, "floods of descriptors", descriptors},
 	{4, "wrong descriptors", wrong_ones}, {8, "answers never read", never_reads}, {8, "10,000 idle connections", idle_crowd},
-	{10, "floods of requests", flood}, {9, "channels and watches without end", watches_and_channels},
+	{10, "floods of requests", flood}, {10, "floods of dear questions", dear_questions}, {9, "channels and watches without end", watches_and_channels},
 };
 enum { ATTACKS = sizeof(attacks) / sizeof(attacks[0]), ATTACKERS = 2 };
 
@@ -324,6 +344,34 @@ static void attack(void *arg)
 }
 
 /* ---- who behaves ---- */
+
+/* What nobody else may see, and much of it. */
+static void crowd(uid_t uid, int *ready)
+{
+	struct leat *l;
+
+	become(uid);
+	ok(leat_open(domain, &l));
+	for (int i = 0; i < HIDDEN; i++) {
+		struct leat_sub *s;
+		char name[64];
+
+		snprintf(name, sizeof(name), "u/%u/crowd/%d", (unsigned)uid, i);
+		ok(leat_sub_open(l, name, OPTS(leat_sub_opts, .max_publishers = 1, .max_subscribers = 1), &s));
+	}
+	leat__store_release(ready, 1);
+	pause();
+}
+
+static void crowd_of_alice(void *arg)
+{
+	crowd(ALICE, arg);
+}
+
+static void crowd_of_eve(void *arg)
+{
+	crowd(EVE, arg);
+}
 
 static int by_size(const void *a, const void *b)
 {
@@ -391,12 +439,19 @@ static long broker_kib(void)
 START_TEST(who_behaves_is_served_under_attack_and_afterwards_all_is_as_before)
 {
 	uint64_t *p99 = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), quiet, best;
-	pid_t evil[ATTACKERS], worker;
+	pid_t evil[ATTACKERS], worker, many = 0;
+	char conf[3000] = "requests = 5000\nsubscribers = 8000\nchannels = 8000\n";
 	long kib;
 	int fds;
 
 	ROOT_ONLY
-	start("requests = 5000");
+	for (int i = 0; i < 30; i++)
+		snprintf(conf + strlen(conf), sizeof(conf) - strlen(conf), "[rule/%d]\nsubscribe = uid:65502\n", i);
+	start(conf);
+	if (attacks[_i].fn == dear_questions) {
+		many = child(crowd_of_alice, p99 + 1);
+		eventually(leat__load_acquire((int *)(p99 + 1)));
+	}
 	child_ok(child(behave, p99));
 	quiet = *p99;
 	fds = broker_fds();
@@ -420,7 +475,72 @@ START_TEST(who_behaves_is_served_under_attack_and_afterwards_all_is_as_before)
 	ck_assert_int_le(broker_kib(), kib + 3072);
 #endif
 	ck_assert_int_eq(worker_pid(), worker);
+	if (many)
+		child_kill(many);
 	munmap(p99, 4096);
+}
+END_TEST
+
+/* How many names there are in a page of them; *more: it goes on. */
+static int page(int sock, uint64_t serial, const char *after, int goes_on, uint32_t *more)
+{
+	const unsigned char *at = NULL;
+	struct leat__packet p;
+	struct leat__out o;
+	struct leat__in in;
+	size_t size;
+	int n = 0;
+
+	begin(&o, LEAT__LIST, serial);
+	leat__wire_text(&o, LEAT__T_NAME, after);
+	if (goes_on)
+		leat__wire_u32(&o, LEAT__T_MORE, 1);
+	say(sock, &o, NULL, 0);
+	poll(&(struct pollfd){sock, POLLIN, 0}, 1, 10000);
+	must(leat__sock_recv(sock, &p) > 0, "no page");
+	ok(leat__wire_parse(&in, p.bytes, p.size, p.n_fds));
+	must(!memmem(p.bytes, p.size, "crowd", 5), "a page tells what is not to be seen");
+	while ((at = leat__wire_next(&in, LEAT__T_CHANNEL, at, &size)))
+		n++;
+	if (leat__wire_get(&in, LEAT__T_MORE, more, sizeof(*more)) < 0)
+		*more = 0;
+	return n;
+}
+
+static void turns_pages(void *arg)
+{
+	struct leat_pub *p;
+	struct leat *l;
+	uint32_t more;
+	int sock, n = 1;
+
+	(void)arg;
+	become(ALICE);
+	ok(leat_open(domain, &l));
+	sock = greet();
+	must(page(sock, 2, "", 0, &more) == 0 && more, "the first page");
+	/* Whoever begins again hears of what has come before that place since. */
+	ok(leat_pub_open(l, "u/65501/new", NULL, &p));
+	must(page(sock, 3, "", 0, &more) == 1 && more, "the first page, with something in it");
+	while (more)
+		must(page(sock, 3 + (uint64_t)n++, "u/65501/new", 1, &more) == 0 && n < 100, "page %d", n);
+	must(n > HIDDEN / 300, "%d pages", n);
+	leat_close(l);
+	close(sock);
+}
+
+START_TEST(a_page_of_what_one_may_not_see_tells_nothing_of_it_and_how_it_goes_on)
+{
+	int *ready = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t many;
+
+	ROOT_ONLY
+	start("subscribers = 8000\nchannels = 8000");
+	many = child(crowd_of_eve, ready);
+	eventually(leat__load_acquire(ready));
+	child_ok(child(turns_pages, NULL));
+	child_kill(many);
+	munmap(ready, 4096);
 }
 END_TEST
 
@@ -879,6 +999,7 @@ int main(void)
 	TCase *tc = leak_checked(s, "attack", 120);
 
 	tcase_add_loop_test(tc, who_behaves_is_served_under_attack_and_afterwards_all_is_as_before, 0, ATTACKS);
+	test(tc, a_page_of_what_one_may_not_see_tells_nothing_of_it_and_how_it_goes_on);
 	test(tc, an_attack_does_not_fill_the_log);
 	tc = leak_checked(s, "files", 60);
 	test(tc, a_descriptor_that_nobody_can_close_holds_nobody_up);

@@ -413,6 +413,87 @@ START_TEST(what_one_may_not_see_is_not_there)
 }
 END_TEST
 
+/* Names come in order, once each. */
+struct listed {
+	char last[80];
+	int n;
+	struct leat *l; /* to list something else on meanwhile */
+};
+
+static int one_listed(const char *name, struct listed *to)
+{
+	must(strcmp(name, to->last) > 0 && strncmp(name, "camera/secret/", 14) != 0, "%s after %s", name, to->last);
+	snprintf(to->last, sizeof(to->last), "%s", name);
+	to->n++;
+	return 0;
+}
+
+static int one_share(const struct leat_found *f, void *arg)
+{
+	return one_listed(f->name, arg);
+}
+
+static int one_channel(const struct leat_stat *st, void *arg)
+{
+	struct listed *to = arg, regions = {.n = 0};
+
+	if (to->n % 50 == 0) {
+		ok(leat_region_list(to->l, "camera/", one_share, &regions));
+		must(regions.n == 1, "%d regions", regions.n);
+	}
+	return one_listed(st->name, to);
+}
+
+static void lists_all(const struct user *u, struct leat *l)
+{
+	for (int i = 0; i < 50; i++) {
+		struct listed channels = {.l = l};
+
+		ok(leat_list(l, i & 1 ? "camera/" : NULL, one_channel, &channels));
+		must(channels.n == u->want, "%d channels", channels.n);
+	}
+}
+
+/* A request looks at 256 names: there may be none among them that one may see, and there are more. */
+START_TEST(a_list_goes_on_behind_what_one_may_not_see)
+{
+	enum { HIDDEN = 600, SEEN = 300, REGIONS = 270 };
+	struct leat_region_opts o = {.struct_size = sizeof(o), .kind = LEAT_MEMFD, .size = 4096};
+	struct leat_region *r;
+	struct leat_share *share;
+	struct user eve = {EVE, 0, lists_all, NULL, NULL, SEEN};
+	struct leat_sub *s;
+	struct leat *l;
+	char name[64];
+	pid_t pid;
+
+	ROOT_ONLY
+	cameras();
+	l = broker_open();
+	ok(leat_region_create(&o, &r));
+	for (int i = 0; i < HIDDEN + SEEN; i++) {
+		snprintf(name, sizeof(name), "camera/%s%03d", i % 3 ? "secret/" : "t", i);
+		ok(leat_sub_open(l, name, OPTS(leat_sub_opts, .max_publishers = 1, .max_subscribers = 1), &s));
+	}
+	for (int i = 0; i < REGIONS; i++) {
+		snprintf(name, sizeof(name), "camera/secret/%03d", i);
+		ok(leat_region_share(l, name, r, LEAT_RDONLY, &share));
+	}
+	ok(leat_region_share(l, "camera/t", r, LEAT_RDONLY, &share));
+	pid = child(as_user, &eve);
+	for (int i = 0; i < 3; i++) { /* and the worker is another meanwhile */
+		usleep(10000);
+		kill(worker_pid(), SIGKILL);
+		ok(leat_ping(l, NULL));
+	}
+	child_ok(pid);
+	run_as(EVE, lists, "camera/t000", 1);
+	run_as(EVE, lists, "camera/secret/001", 0);
+	leat_region_close(r);
+	leat_close(l);
+}
+END_TEST
+
 static int may_publish(void)
 {
 	struct user u = {EVE, 0, publishes, "tmp/x", NULL, 0};
@@ -598,6 +679,36 @@ START_TEST(charges_agree_with_a_simple_account_and_end_at_nothing)
 	for (int i = 0; i < CLIENTS; i++)
 		quota_go(q, &who[i]);
 	ck_assert_int_eq(quota_next(q, 0, &w), -ENOENT);
+	quotas_free(q);
+}
+END_TEST
+
+START_TEST(who_has_had_more_than_its_share_of_time_is_ahead_of_the_others)
+{
+	const uint64_t ms = 1000000, now = 1000 * ms;
+	struct owner a = {1, 1, 7, "a"}, b = {2, 2, 7, "b"}, c = {3, 3, 8, "c"};
+	struct quotas *q = quotas_new();
+
+	ok(quota_come(q, &a));
+	ok(quota_come(q, &b));
+	ck_assert(!quota_is_ahead(q, &a, now));
+	quota_spend(q, &a, now, 10 * ms); /* alone: half of all time is his */
+	ck_assert(!quota_is_ahead(q, &a, now));
+	quota_spend(q, &a, now, ms);
+	ck_assert(quota_is_ahead(q, &a, now) && quota_is_ahead(q, &b, now)); /* on whatever connection */
+	ck_assert(!quota_is_ahead(q, &a, now + 3 * ms));
+	ok(quota_come(q, &c)); /* two of them: a quarter each */
+	quota_spend(q, &c, now, 5 * ms);
+	ck_assert(!quota_is_ahead(q, &c, now));
+	quota_spend(q, &c, now, ms);
+	ck_assert(quota_is_ahead(q, &c, now) && !quota_is_ahead(q, &c, now + 5 * ms));
+	/* However much it was, after a second it is over. */
+	quota_spend(q, &c, now, UINT64_MAX);
+	ck_assert(quota_is_ahead(q, &c, now + 900 * ms) && !quota_is_ahead(q, &c, now + 1000 * ms));
+	quota_go(q, &a);
+	ck_assert(!quota_is_ahead(q, &a, now)); /* nobody's */
+	quota_go(q, &b);
+	quota_go(q, &c);
 	quotas_free(q);
 }
 END_TEST
@@ -1214,10 +1325,12 @@ int main(void)
 	test(tc, a_leatd_conf_that_is_wrong_is_refused);
 	test(tc, each_may_what_the_policy_says_and_nothing_else);
 	test(tc, what_one_may_not_see_is_not_there);
+	test(tc, a_list_goes_on_behind_what_one_may_not_see);
 	test(tc, a_reload_is_all_or_nothing_and_outlives_the_worker);
 	test(tc, a_reload_names_what_stays_open_and_would_be_refused);
 	test(tc, without_a_configuration_a_domain_is_its_users);
 	test(tc, charges_agree_with_a_simple_account_and_end_at_nothing);
+	test(tc, who_has_had_more_than_its_share_of_time_is_ahead_of_the_others);
 	test(tc, a_hundred_greedy_clients_leave_something_for_a_quiet_one);
 	tcase_add_loop_test(tc, a_user_gets_what_it_may_have_and_no_more, 0, 6);
 	test(tc, a_hundred_greedy_processes_leave_something_for_others);

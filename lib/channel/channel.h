@@ -317,10 +317,15 @@ struct leat__listing {
 	int (*each)(const void *record, const char *name, void *arg);
 };
 int leat__list(struct leat *l, const struct leat__listing *what, const char *prefix, void *arg);
-/* One page, of names after @after, which becomes the last one of it: 1 there is more; -ETIMEDOUT it is under way, as
- * errands are. @stop: what stopped it. */
-int leat__list_page(struct leat *l, struct leat__errand *r, int64_t ns, const struct leat__listing *what, char *after,
-		    const char *prefix, void *arg, int *stop);
+/* Up to where a list has been read. */
+struct leat__page {
+	char after[LEAT__NAME_MAX + 1]; /* the last name of it; "": it begins */
+	uint32_t more;                  /* the broker says that it goes on */
+};
+/* One page, of names after @page, which goes on to its end: 1 there is more; -ETIMEDOUT it is under way, as errands are.
+ * @stop: what stopped it. */
+int leat__list_page(struct leat *l, struct leat__errand *r, int64_t ns, const struct leat__listing *what,
+		    struct leat__page *page, const char *prefix, void *arg, int *stop);
 
 /* domain.c: another connection to the same broker. */
 int leat__open_at(struct leat *l, struct leat **ret);

@@ -19,19 +19,20 @@ static void facts(struct leat_stat *st, const struct leat__wire_channel *w)
 	st->max_subscribers = w->max_subscribers;
 }
 
-int leat__list_page(struct leat *l, struct leat__errand *r, int64_t ns, const struct leat__listing *what, char *after,
-		    const char *prefix, void *arg, int *stop)
+int leat__list_page(struct leat *l, struct leat__errand *r, int64_t ns, const struct leat__listing *what,
+		    struct leat__page *page, const char *prefix, void *arg, int *stop)
 {
 	const unsigned char *at = NULL;
 	struct leat__packet pkt;
 	struct leat__out out;
 	struct leat__in in;
-	uint32_t more = 0;
 	size_t size;
 	int e;
 
 	leat__wire_begin(&out, (uint16_t)what->request, 0, 0);
-	leat__wire_text(&out, LEAT__T_NAME, after);
+	leat__wire_text(&out, LEAT__T_NAME, page->after);
+	if (page->more)
+		leat__wire_u32(&out, LEAT__T_MORE, 1);
 	if (prefix && strlen(prefix) <= LEAT__NAME_MAX)
 		leat__wire_text(&out, LEAT__T_PREFIX, prefix);
 	e = leat__errand(l, r, &out, -1, &pkt, &in, ns, NULL);
@@ -41,27 +42,27 @@ int leat__list_page(struct leat *l, struct leat__errand *r, int64_t ns, const st
 	while ((at = leat__wire_next(&in, what->tag, at, &size))) {
 		if (size <= what->size || size - what->size > LEAT__NAME_MAX)
 			return leat__say(-EPROTO, "the broker's list of names is malformed");
-		memcpy(after, at + what->size, size - what->size);
-		after[size - what->size] = 0;
-		if (prefix && strncmp(after, prefix, strlen(prefix)) != 0)
+		memcpy(page->after, at + what->size, size - what->size);
+		page->after[size - what->size] = 0;
+		if (prefix && strncmp(page->after, prefix, strlen(prefix)) != 0)
 			continue;
-		*stop = what->each(at, after, arg);
+		*stop = what->each(at, page->after, arg);
 		if (*stop)
 			return 0;
 	}
-	if (leat__wire_get(&in, LEAT__T_MORE, &more, sizeof(more)) < 0)
-		more = 0;
-	return more != 0;
+	if (leat__wire_get(&in, LEAT__T_MORE, &page->more, sizeof(page->more)) < 0)
+		page->more = 0;
+	return page->more != 0;
 }
 
 int leat__list(struct leat *l, const struct leat__listing *what, const char *prefix, void *arg)
 {
-	char after[LEAT__NAME_MAX + 1] = "";
+	struct leat__page page = {"", 0};
 	struct leat__errand once = {0};
 	int e, stop = 0;
 
 	do
-		e = leat__list_page(l, &once, LEAT__REQUEST_NS, what, after, prefix, arg, &stop);
+		e = leat__list_page(l, &once, LEAT__REQUEST_NS, what, &page, prefix, arg, &stop);
 	while (e > 0);
 	leat__errand_drop(l, &once);
 	return stop ? stop : e;

@@ -41,7 +41,7 @@ struct leat_watch {
 	struct leat__errand asked;
 	uint64_t object, since, instance;
 	uint32_t listing;
-	char after[LEAT__NAME_MAX + 1]; /* LISTING: the last name we have got */
+	struct leat__page list;    /* LISTING: how far we have got */
 	struct leat__packet page;       /* FOLLOWING: an answer, */
 	struct leat__in in;             /* of which what comes after @at is still to be told */
 	const unsigned char *at;
@@ -170,7 +170,7 @@ static void list(struct leat_watch *w)
 {
 	w->state = LISTING;
 	w->listing++;
-	w->after[0] = 0;
+	w->list = (struct leat__page){"", 0};
 }
 
 /* All are listed. Those that are not are gone, unless that is in doubt; then their clients may yet come back. */
@@ -282,7 +282,7 @@ static int begin(struct leat_watch *w, int64_t ns)
 static int list_page(struct leat_watch *w, int64_t ns)
 {
 	static const struct leat__listing channels = {LEAT__LIST, LEAT__T_CHANNEL, sizeof(struct leat__wire_channel), listed};
-	int stop = 0, e = leat__list_page(w->own, &w->asked, ns, &channels, w->after, w->prefix, w, &stop);
+	int stop = 0, e = leat__list_page(w->own, &w->asked, ns, &channels, &w->list, w->prefix, w, &stop);
 
 	if (stop)
 		list(w); /* from the beginning */

@@ -74,7 +74,7 @@ enum leat__tag {
 	LEAT__T_CODE = 19,  /* errno of an error */
 	LEAT__T_WHY = 20,   /* text */
 	LEAT__T_CHANNEL = 21, /* struct leat__wire_channel, then its name; repeated */
-	LEAT__T_MORE = 22,    /* there is more after the last one listed */
+	LEAT__T_MORE = 22,    /* there is more after the last one listed; in LIST and SHARES: go on with that */
 	LEAT__T_PEER = 23,    /* struct leat__wire_peer, repeated */
 	LEAT__T_GONE = 24,    /* publishers that have ended, all told */
 	LEAT__T_BROUGHT = 25, /* struct leat__wire_brought: a ring whose descriptor comes along, in order */

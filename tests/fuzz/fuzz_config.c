@@ -36,7 +36,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!size)
 		return 0;
 	c = parse(data + 1, cut, data + 1 + cut, size - 1 - cut);
-	for (unsigned i = 0; c && i < sizeof(names) / sizeof(names[0]); i++)
+	for (unsigned i = 0; c && i < sizeof(names) / sizeof(names[0]); i++) {
+		int sees = 0, guest_sees = 0;
+
 		for (unsigned v = 0; v < VERBS; v++) {
 			struct ruling why;
 			int may = policy_may(c, 1, &who, v, names[i], &why);
@@ -44,10 +46,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			must(why.what && policy_may(c, 1, &root, v, names[i], NULL));
 			must(!may || i == 3 || (why.file && why.line));
 			must(!config_fault(c, 0) || !may || i == 3 || strcmp(why.file, "policy.d/camera.conf") != 0);
-			must(policy_sees(c, 1, &who, names[i]) || !may || v == V_CREATE);
+			sees |= may && v != V_CREATE;
 			may = policy_may(c, 1, &guest, v, names[i], &why);
 			must(!may || (why.file && why.line));
+			guest_sees |= may && v != V_CREATE;
 		}
+		must(policy_sees(c, 1, &who, names[i]) == sees && policy_sees(c, 1, &guest, names[i]) == guest_sees);
+	}
 	for (unsigned q = 0; c && q <= LEAT__QUOTAS; q++)
 		config_limit(c, 1, 7, q);
 	must(!c || ((config_linger(c) == -1 || config_linger(c) >= 0) && (!config_keys(c) || *config_keys(c) == '/')));
