@@ -187,7 +187,7 @@ int do_who(struct session *s, struct leat__in *in, struct leat__packet *p, struc
 		struct leat__wire_who w;
 
 		for (const struct session *c = s->b->sessions; c; c = c->next)
-			if (c->greeted && !c->kicked && (c->owner.uid == s->owner.uid || session_rules(s)) && c->owner.client > after && (!next || c->owner.client < next->owner.client))
+			if (c->greeted && !c->kicked && !c->gone && (c->owner.uid == s->owner.uid || session_rules(s)) && c->owner.client > after && (!next || c->owner.client < next->owner.client))
 				next = c;
 		if (!next)
 			return 0;
@@ -373,7 +373,7 @@ static void tell(struct broker *b, struct session *s)
 	for (struct object *o = s->objects; o; o = o->next) {
 		struct leat__out out;
 
-		if (o->kind != WATCHER || !o->waits)
+		if (o->kind != WATCHER || !o->waits || s->gone)
 			continue;
 		leat__wire_begin(&out, LEAT__OK, o->waits, o->id);
 		if (!put_changes(s, o, &out))

@@ -66,7 +66,7 @@ static int resume(struct session *s, uint64_t client, uint64_t instance)
 
 	if (old == s && instance == s->b->instance)
 		return 1; /* when an earlier worker did this */
-	if (!client || instance != s->b->instance || !old || old->kicked || old->owner.pid != s->owner.pid ||
+	if (!client || instance != s->b->instance || !old || old->kicked || old->gone || old->owner.pid != s->owner.pid ||
 	    old->owner.uid != s->owner.uid)
 		return 0;
 	/* Numbers of processes are used again: this one is dead, and we have not been told yet. */
@@ -514,7 +514,7 @@ static int do_kick(struct session *s, struct leat__in *in, struct leat__packet *
 	if (!session_rules(s))
 		return leat__fail(-EACCES, "uid %u may not put clients out: root and the broker's own user may",
 				  (unsigned)s->owner.uid);
-	if (!whom || !whom->greeted || whom->kicked)
+	if (!whom || !whom->greeted || whom->kicked || whom->gone)
 		return in->head.serial == s->done ? 0 : leat__fail(-ENOENT, "there is no client %llu", (unsigned long long)client);
 	if (whom == s)
 		return leat__say(-EINVAL, "a client does not put itself out: close what is open");

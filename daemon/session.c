@@ -8,9 +8,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
-#include <linux/sockios.h>
 #include <unistd.h>
 #include "base/base.h"
 #include "link/sock.h"
@@ -20,17 +18,11 @@
 
 #define RESERVE 16 /* descriptors: what the next few clients and channels need */
 #define HELLO_NS UINT64_C(2000000000) /* who has not greeted us by then is no client */
-#define BURST_NS UINT64_C(500000000)  /* requests may come at once that are due in so long */
 #define TURN_NS  UINT64_C(200000)     /* one's turn lasts so long, and as what it does then takes */
+#define ENDS_NS  UINT64_C(1000000)    /* so does the end of one who had much */
 #define SIEVE_NS UINT64_C(50000)      /* what our child works for a packet with descriptors */
 #define PARKED_MS  1
 #define STRANGE_MS 100
-
-/* Its user has had our processor since then. */
-static void spent(const struct session *s, uint64_t begun)
-{
-	quota_spend(s->b->reg.quotas, &s->owner, leat__now(), broker_worked() - begun);
-}
 
 /* ---- the end of a session ---- */
 
@@ -59,6 +51,15 @@ static void set_stuck(struct session *s, int stuck)
 {
 	s->b->n_stuck += (uint32_t)(stuck != FREE) - (uint32_t)(s->stuck != FREE);
 	s->stuck = stuck;
+}
+
+/* Nothing that may be said of it, or by it, matters any more. */
+static void hear_no_more(struct session *s)
+{
+	if (s->pidfd >= 0)
+		uv_poll_stop(&s->pid_poll);
+	if (s->sock >= 0)
+		uv_poll_stop(&s->sock_poll);
 }
 
 /*
@@ -103,13 +104,22 @@ struct session *session_find(const struct broker *b, uint64_t client)
 void session_end(struct session *s)
 {
 	struct broker *b = s->b;
-	uint64_t begun = broker_worked();
+	uint64_t begun = broker_worked(), until = leat__now() + ENDS_NS;
 
-	if (b->verbose && !s->ended)
+	if (b->verbose && !s->gone && !s->ended)
 		log_client(LOG_IS_INFO, "client-gone", &s->owner, "");
-	while (s->objects)
+	s->gone = 1;
+	while (s->objects && (leat__now() < until || !b->reg.store)) /* or we end ourselves */
 		object_end(s, s->objects);
-	spent(s, begun);
+	turn_spent(s, begun);
+	if (s->objects) {
+		hear_no_more(s);
+		turn_wait(s, T_ENDS);
+		broker_commit(b);
+		b->changed(b);
+		return;
+	}
+	turn_forget(s);
 	if (s->pidfd >= 0 && !s->ended)
 		uv_close((uv_handle_t *)&s->pid_poll, handle_closed);
 	if (drop_socket(s) < 0) { /* until then it counts as his */
@@ -308,7 +318,8 @@ static void on_look(uv_timer_t *t)
 
 static void listen_to(struct session *s)
 {
-	uv_poll_start(&s->sock_poll, UV_READABLE | UV_DISCONNECT, on_socket);
+	if (!s->gone)
+		uv_poll_start(&s->sock_poll, UV_READABLE | UV_DISCONNECT, on_socket);
 }
 
 static void look_again(struct broker *b)
@@ -319,27 +330,6 @@ static void look_again(struct broker *b)
 	if (b->n_parked + b->n_strange + b->n_stuck + sieve_reap(b->sieve) &&
 	    (!uv_is_active((uv_handle_t *)&b->look_again) || uv_timer_get_due_in(&b->look_again) > ms))
 		uv_timer_start(&b->look_again, on_look, ms, 0);
-}
-
-/* Has it asked for more than its share, or not taken descriptors that it was sent? They would count as the broker's. */
-static int has_to_wait(struct session *s)
-{
-	int left = 0;
-
-	if (s->sent_fds && ioctl(s->sock, SIOCOUTQ, &left) == 0 && left > 0)
-		return 1;
-	s->sent_fds = 0;
-	return s->tokens_at > leat__now() + BURST_NS;
-}
-
-/* One request of its share. */
-static void use_up(struct session *s)
-{
-	uint64_t rate = s->b->config ? config_limit(s->b->config, geteuid(), s->owner.uid, LEAT__QUOTAS) : UINT64_MAX;
-	uint64_t now = leat__now();
-
-	if (rate != UINT64_MAX)
-		s->tokens_at = (s->tokens_at > now ? s->tokens_at : now) + UINT64_C(1000000000) / (rate ? rate : 1);
 }
 
 /* The packet that was refused stays where it is until somebody takes it out. 0: that is done. */
@@ -400,7 +390,7 @@ void sessions_look(struct broker *b)
 static void serve_later(struct session *s)
 {
 	uv_poll_stop(&s->sock_poll);
-	turn_wait(s);
+	turn_wait(s, T_ASKS);
 }
 
 /* One packet of the socket's. 0; 1: that is all for now; -errno: a reason to cut it off. */
@@ -417,7 +407,7 @@ static int serve_one(struct session *s, int its_turn)
 		return 0;
 	if (e == 0)
 		return leat__say(-EPIPE, "closed");
-	if (e > 0 && has_to_wait(s)) { /* and so does the packet */
+	if (e > 0 && turn_is_too_soon(s)) { /* and so does the packet */
 		park(s);
 		return 1;
 	}
@@ -435,11 +425,11 @@ static int serve_one(struct session *s, int its_turn)
 		park(s);
 		return 1;
 	}
-	use_up(s);
+	turn_use_up(s);
 	refused = e < 0;
 	e = refused ? refuse(s, &p, e) : handle(s, &p);
 	leat__packet_close(&p);
-	spent(s, begun);
+	turn_spent(s, begun);
 	if (s->sock < 0 || s->stuck == LEFT) /* it has put itself out */
 		return 1;
 	if (!refused)
@@ -570,7 +560,7 @@ int session_start(struct broker *b, int sock)
 	b->next_client++;
 	keep_session(b->sessions);
 	broker_commit(b);
-	spent(b->sessions, begun);
+	turn_spent(b->sessions, begun);
 	if (b->verbose)
 		log_client(LOG_IS_INFO, "client-came", &s.owner, "");
 	return 0;

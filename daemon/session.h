@@ -10,6 +10,8 @@
 #include "policy.h"
 #include "registry.h"
 
+enum turn { T_ENDS, T_ASKS, TURNS }; /* it ends, and has much; it has asked much */
+
 struct broker {
 	uv_loop_t *loop;
 	struct registry reg;
@@ -26,8 +28,10 @@ struct broker {
 	uint32_t n_parked, n_strange; /* sessions that are parked; that have not greeted us */
 	uint32_t n_stuck; /* and in whose sockets is what cannot be taken out just now */
 	uv_timer_t look_again; /* at those */
-	struct session *waiting, **waiting_end; /* for a turn, in order */
-	uv_idle_t turns;
+	struct turns { /* sessions that wait for one, in order */
+		struct session *first, **end;
+	} turns[TURNS];
+	uv_idle_t between; /* what others want */
 	int tight; /* it runs out of descriptors: nothing is kept that need not be */
 	void (*changed)(struct broker *b); /* something came or went: timers may need to */
 };
@@ -48,7 +52,7 @@ void session_cut(struct session *s);
 void session_kick(struct session *s);
 /* What it has asked, a little of it. @its_turn: whatever others want. */
 void session_serve(struct session *s, int its_turn);
-/* The client is gone: its objects end. */
+/* The client is gone: its objects end, now as many as take a moment. */
 void session_end(struct session *s);
 /* Say BYE to everybody and close. */
 void session_end_all(struct broker *b);
@@ -75,8 +79,9 @@ struct session {
 	int pidfd; /* -1: the kernel cannot tell of its death */
 	int greeted;
 	int parked; /* it is not listened to just now: it asks too much, or does not take what it is given */
-	int waits; /* for its turn; not listened to meanwhile */
+	struct turns *waits; /* in which it waits for its turn, and is not listened to; NULL */
 	struct session *waiting; /* after this one */
+	int gone; /* it ends, and is not listened to any more */
 	int sent_fds; /* and may not have taken them yet */
 	int kicked;
 	enum { FREE, HELD, LEFT } stuck; /* HELD: the next packet has been refused, and is to be taken out; LEFT: all are */
@@ -129,9 +134,15 @@ uint64_t get_u64(const struct leat__in *in, unsigned tag);
 
 /* turns.c: the others come first, whose user has had less of our time. */
 void turns_init(struct broker *b);
+/* Has it asked for more than its share, or not taken what it was sent? Then, not now. */
+int turn_is_too_soon(struct session *s);
+/* One request of its share. */
+void turn_use_up(struct session *s);
+/* Its user has had our processor since broker_worked() said @begun. */
+void turn_spent(const struct session *s, uint64_t begun);
 int turn_is_others(const struct session *s);
-/* It is served when it is its turn: it is not listened to now. */
-void turn_wait(struct session *s);
+/* It goes on when it is its turn: it is not listened to now. */
+void turn_wait(struct session *s, enum turn what);
 void turn_forget(struct session *s);
 
 /* looks.c: requests that only want to know. */

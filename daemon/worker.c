@@ -350,7 +350,7 @@ static void end(struct daemon *d)
 	uv_handle_t *const handles[] = {
 		(uv_handle_t *)&d->listen_poll, (uv_handle_t *)&d->expire_timer, (uv_handle_t *)&d->idle_timer,
 		(uv_handle_t *)&d->term, (uv_handle_t *)&d->intr, (uv_handle_t *)&d->hup, (uv_handle_t *)&d->tell,
-		(uv_handle_t *)&d->keeper_poll, (uv_handle_t *)&d->b.look_again, (uv_handle_t *)&d->b.turns,
+		(uv_handle_t *)&d->keeper_poll, (uv_handle_t *)&d->b.look_again, (uv_handle_t *)&d->b.between,
 	};
 
 	if (!d->given)

@@ -544,6 +544,55 @@ START_TEST(a_page_of_what_one_may_not_see_tells_nothing_of_it_and_how_it_goes_on
 }
 END_TEST
 
+static int is_eve(const struct leat_quota *q, void *arg)
+{
+	(void)arg;
+	return q->uid == EVE;
+}
+
+/* What it had is given back a little at a time; with @_i workers are killed meanwhile. */
+START_TEST(the_death_of_one_who_has_much_holds_nobody_up)
+{
+	int *ready = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), e;
+	const uint64_t most = 25000000; /* all in one go it takes 37 ms here */
+	uint64_t slowest = UINT64_MAX;
+	struct leat *l;
+
+	ROOT_ONLY
+	start("subscribers = 8000\nchannels = 8000");
+	l = broker_open();
+	for (int round = 0; round < 3 && slowest > most; round++) { /* the machine may stand still */
+		pid_t many = child(crowd_of_eve, ready);
+		int kills = _i ? 5 : 0;
+
+		eventually(leat__load_acquire(ready));
+		leat__store_release(ready, 0);
+		kill(many, SIGKILL);
+		slowest = 0;
+		do {
+			uint64_t begun = leat__now(), took;
+
+			e = leat_stat(l, "u/65503/crowd/0", OPTS(leat_stat, .sent = 0), NULL, NULL); /* its first, and the last to go, if no worker is another */
+			took = leat__now() - begun;
+			slowest = took > slowest ? took : slowest;
+			if (kills-- > 0) {
+				usleep((useconds_t)(rnd() % 20000));
+				kill(worker_pid(), SIGKILL);
+			}
+		} while (e == 0);
+		fails(e, ENOENT);
+		waitpid(many, NULL, 0);
+		eventually(leat_quota(l, is_eve, NULL) == 0);
+	}
+	if (!_i) {
+		figure(9, "%d channels of one who dies: nobody waits for more than %.2f ms", HIDDEN, (double)slowest / 1e6);
+		ck_assert_uint_le(slowest, most);
+	}
+	leat_close(l);
+	munmap(ready, 4096);
+}
+END_TEST
+
 START_TEST(an_attack_does_not_fill_the_log)
 {
 	char path[300], line[2000];
@@ -1000,6 +1049,7 @@ int main(void)
 
 	tcase_add_loop_test(tc, who_behaves_is_served_under_attack_and_afterwards_all_is_as_before, 0, ATTACKS);
 	test(tc, a_page_of_what_one_may_not_see_tells_nothing_of_it_and_how_it_goes_on);
+	tcase_add_loop_test(tc, the_death_of_one_who_has_much_holds_nobody_up, 0, 2);
 	test(tc, an_attack_does_not_fill_the_log);
 	tc = leak_checked(s, "files", 60);
 	test(tc, a_descriptor_that_nobody_can_close_holds_nobody_up);
