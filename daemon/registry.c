@@ -232,6 +232,8 @@ void registry_expire(struct registry *reg, uint64_t now)
 
 		for (struct channel *ch = reg->buckets[i]; ch; ch = next) {
 			next = ch->next;
+			if (!ch->n_ended)
+				continue;
 			rings_expire(reg, ch, now);
 			registry_settle(reg, ch);
 		}

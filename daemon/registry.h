@@ -60,6 +60,7 @@ struct channel {
 	struct leat__ctrl_shm *shm;
 	struct leat__geometry g;
 	struct ring *rings;
+	uint32_t n_ended; /* of them */
 	struct slot *slots;
 	uint32_t n_slots; /* of these: as many as were ever in use at once; the table has g.n_slots */
 	uint32_t n_slots_used;

@@ -142,6 +142,7 @@ static void ring_forget(struct registry *reg, struct ring *ring)
 		leat__store_release(&leat__ctrl_entries(ring->channel->shm)[ring->entry].word,
 				    UINT64_C(0));
 	reg->n_ended--;
+	ring->channel->n_ended--;
 	ring_free(reg, ring);
 }
 
@@ -268,6 +269,7 @@ int ring_adopt(struct registry *reg, const struct ring *facts, struct ring **ret
 	quota_had(reg->quotas, &copy.owner, LEAT__Q_PUBLISHERS, copy.g.total, 1);
 	ring_link(*ret);
 	reg->n_ended += copy.state == LEAT__ENDED;
+	copy.channel->n_ended += copy.state == LEAT__ENDED;
 	return 0;
 }
 
@@ -348,6 +350,7 @@ void ring_end(struct registry *reg, struct ring *ring, uint64_t now)
 	ring->held = 0;
 	ring->ended_at = now;
 	reg->n_ended++;
+	ring->channel->n_ended++;
 	leat__store_release(&leat__ctrl_entries(ring->channel->shm)[ring->entry].word,
 			    LEAT__WORD(ring->id, LEAT__ENDED));
 	keep_ring(reg, ring);
