@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "cli.h"
 #include "facts.h"
@@ -194,49 +195,104 @@ static int run_stat(struct cli_command *cmd, int argc, char **argv)
 	return cli_print_json(one);
 }
 
+/* How far the processes are behind that are behind at all. */
+struct who {
+	json_t *all; /* NULL: lines */
+	struct leat *l;
+	struct lag {
+		int32_t pid;
+		uint64_t bytes;
+	} *lags;
+	size_t n_lags;
+};
+
+static struct lag *lag_of(const struct who *who, int32_t pid)
+{
+	for (size_t i = 0; i < who->n_lags; i++)
+		if (who->lags[i].pid == pid)
+			return &who->lags[i];
+	return NULL;
+}
+
+static int on_lag(const struct leat_peer *p, void *arg)
+{
+	struct who *who = arg;
+	struct lag *lag = lag_of(who, p->pid), *more;
+
+	if (p->role == 1 || !p->alive || !p->lag)
+		return 0;
+	if (!lag) {
+		more = realloc(who->lags, (who->n_lags + 1) * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		who->lags = more;
+		lag = &more[who->n_lags++];
+		*lag = (struct lag){p->pid, 0};
+	}
+	lag->bytes = p->lag > lag->bytes ? p->lag : lag->bytes;
+	return 0;
+}
+
+static int on_heard(const struct leat_stat *ch, void *arg)
+{
+	struct leat_stat st = {.struct_size = sizeof(st)};
+	struct who *who = arg;
+	int e;
+
+	if (!ch->subscribers || !(ch->publishers + ch->draining)) /* nobody is behind there */
+		return 0;
+	e = leat_stat(who->l, ch->name, &st, on_lag, who);
+	return e == -ENOENT || e == -EACCES ? 0 : e; /* it has gone meanwhile; or is not ours to look at */
+}
+
 static int on_client(const struct leat_who *w, void *arg)
 {
-	json_t *all = arg;
+	const struct who *who = arg;
+	const struct lag *lag = lag_of(who, w->pid);
+	unsigned long long behind = lag && w->subscribers ? lag->bytes : 0;
 
-	if (all)
+	if (who->all)
 		return json_array_append_new(
-			       all, json_pack("{s:I, s:i, s:i, s:s, s:i, s:i, s:i, s:i, s:I}", "client", (json_int_t)w->client,
-					      "pid", (int)w->pid, "uid", (int)w->uid, "program", w->program, "publishers",
-					      (int)w->publishers, "subscribers", (int)w->subscribers, "shares", (int)w->shares,
-					      "watches", (int)w->watches, "bytes", (json_int_t)w->bytes)) < 0
+			       who->all, json_pack("{s:I, s:i, s:i, s:s, s:i, s:i, s:i, s:i, s:I, s:I}", "client",
+						   (json_int_t)w->client, "pid", (int)w->pid, "uid", (int)w->uid, "program",
+						   w->program, "publishers", (int)w->publishers, "subscribers",
+						   (int)w->subscribers, "shares", (int)w->shares, "watches", (int)w->watches,
+						   "bytes", (json_int_t)w->bytes, "lag", (json_int_t)behind)) < 0
 			       ? -ENOMEM
 			       : 0;
-	printf("%6llu %-15s %8d %6u %5u %5u %6u %7u %12llu\n", (unsigned long long)w->client, w->program, (int)w->pid, w->uid,
-	       w->publishers, w->subscribers, w->shares, w->watches, (unsigned long long)w->bytes);
+	printf("%6llu %-15s %8d %6u %5u %5u %6u %7u %12llu %10llu\n", (unsigned long long)w->client, w->program, (int)w->pid, w->uid,
+	       w->publishers, w->subscribers, w->shares, w->watches, (unsigned long long)w->bytes, behind);
 	return 0;
 }
 
 static int run_who(struct cli_command *cmd, int argc, char **argv)
 {
-	json_t *all;
-	struct leat *l;
+	struct who who = {.n_lags = 0};
 	int r;
 
 	(void)argv;
 	if (argc)
 		return cli_usage(cmd, "it takes no names");
-	r = cli_open(cmd, &l);
+	r = cli_open(cmd, &who.l);
 	if (r)
 		return r;
-	all = cli_get(cmd, "json") ? json_array() : NULL;
-	if (!all)
-		printf("%6s %-15s %8s %6s %5s %5s %6s %7s %12s\n", "CLIENT", "PROGRAM", "PID", "UID", "PUBS", "SUBS", "SHARES",
-		       "WATCHES", "BYTES");
-	r = leat_who(l, on_client, all);
-	leat_close(l);
+	who.all = cli_get(cmd, "json") ? json_array() : NULL;
+	r = leat_list(who.l, NULL, on_heard, &who);
+	if (r == 0 && !who.all)
+		printf("%6s %-15s %8s %6s %5s %5s %6s %7s %12s %10s\n", "CLIENT", "PROGRAM", "PID", "UID", "PUBS", "SUBS", "SHARES",
+		       "WATCHES", "BYTES", "LAG");
+	if (r == 0)
+		r = leat_who(who.l, on_client, &who);
+	leat_close(who.l);
+	free(who.lags);
 	if (r < 0) {
-		json_decref(all);
+		json_decref(who.all);
 		return cli_fail(cmd, NULL, r);
 	}
-	return all ? cli_print_json(all) : CLI_DONE;
+	return who.all ? cli_print_json(who.all) : CLI_DONE;
 }
 
-struct cli_command cmd_who = {"who", "", "List the broker's clients, and what they hold.", who_options, run_who};
+struct cli_command cmd_who = {"who", "", "List the broker's clients, what they hold, and how far they are behind.", who_options, run_who};
 struct cli_command cmd_ls = {"ls", "[PREFIX]", "List channels.", ls_options, run_ls};
 struct cli_command cmd_stat = {"stat", "NAME", "Who is on a channel, and how far.", stat_options,
 			       run_stat};

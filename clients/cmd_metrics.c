@@ -63,7 +63,7 @@ static int collect(struct leat *l, const char *prefix, struct all *all)
 		struct channel *ch = &all->channels[i];
 
 		e = leat_stat(l, ch->st.name, &ch->st, on_peer, ch);
-		if (e == -ENOENT) /* it has gone meanwhile */
+		if (e == -ENOENT || e == -EACCES) /* it has gone meanwhile; or is ours to see, not to look at */
 			e = 0;
 	}
 	return e < 0 ? e : leat_who(l, on_client, all);

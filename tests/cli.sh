@@ -111,7 +111,14 @@ who_lists_the_clients() {
   leat who --json | python3 -c "
 import json, sys
 one = [c for c in json.load(sys.stdin) if c['pid'] == $s]
-assert len(one) == 1 and one[0]['subscribers'] == 1 and one[0]['program'] == 'leat', one" || return 1
+assert len(one) == 1 and one[0]['subscribers'] == 1 and one[0]['program'] == 'leat' and one[0]['lag'] == 0, one" || return 1
+  kill -STOP $s
+  leat pub --message "$(printf '%0992d' 0)" --count 3 "$x" || return 1
+  leat who --json | python3 -c "
+import json, sys
+assert [c['lag'] for c in json.load(sys.stdin) if c['pid'] == $s] == [3000]" || return 1
+  leat who | grep "^ *[0-9]* leat  *$s " | grep -q ' 3000$' || return 1
+  kill -CONT $s
   leat who | grep -q "^ *[0-9]* leat  *$s " || return 1
   kill $s; wait $s
   want 2 leat who x 2>/dev/null

@@ -44,6 +44,7 @@ static void gone(int i)
 	broker_commit(&b);
 	close(clients[i]->pidfd);
 	free(clients[i]->tickets);
+	free(clients[i]->list_at);
 	free(clients[i]);
 	clients[i] = NULL;
 }
@@ -200,6 +201,7 @@ static void another_worker(void)
 		     (!clients[i]->n_tickets || !memcmp(clients[i]->tickets, reborn[i]->tickets, clients[i]->n_tickets * sizeof(struct ticket))));
 		close(clients[i]->pidfd);
 		free(clients[i]->tickets);
+		free(clients[i]->list_at);
 		free(clients[i]);
 		clients[i] = reborn[i];
 		clients[i]->b = &b;
@@ -287,6 +289,8 @@ static void request(struct input *in, int i)
 	if (how & 8)
 		leat__wire_u64(&out, LEAT__T_SINCE, how & 16 ? next64(in) : b.reg.change - next8(in) % 4);
 	leat__wire_text(&out, LEAT__T_PREFIX, name_of(in));
+	if (how & 64)
+		leat__wire_u32(&out, LEAT__T_MORE, 1);
 	if (how & 32)
 		leat__wire_u64(&out, LEAT__T_ORIGIN, next64(in));
 	if (type == LEAT__PUB_OPEN || type == LEAT__SHARE) {
