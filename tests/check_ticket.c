@@ -377,7 +377,7 @@ START_TEST(keys_are_locked_and_it_is_said_when_they_are_not)
 	return;
 #endif
 	if (geteuid() == 0)
-		ck_assert(chmod(tmp_dir(), 0755) == 0 && chown(keys_file(), 65501, 0) == 0 && setresuid(65501, 65501, 65501) == 0);
+		ck_assert(chown(tmp_dir(), 65501, 0) == 0 && chown(keys_file(), 65501, 0) == 0 && setresuid(65501, 65501, 65501) == 0);
 	ck_assert(setrlimit(RLIMIT_MEMLOCK, &none) == 0);
 	fd = ticket_keys_open(keys_file(), &why);
 	ck_assert_msg(fd >= 0, "%s", why);
