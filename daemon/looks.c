@@ -59,7 +59,7 @@ static void page_begin(const struct session *s, const struct leat__in *in, struc
 	g->from = get_u32(in, LEAT__T_MORE) && s->list_at && s->list_of == list_of(in, g) ? s->list_at : g->after;
 }
 
-/* Is there room for one of @size bytes, and time to look whether @name may be seen? */
+/* Is there room for one more name, of @size bytes with its facts, and time to look whether it may be seen? The first has both. */
 static int page_has_room(struct page *g, const struct reply *r, size_t size)
 {
 	return g->looks++ < LOOKS_MOST && leat__wire_fits(&r->out, size + 16); /* and for the word that says there is more */

@@ -49,9 +49,9 @@ void quota_give(struct quotas *q, const struct owner *who, enum leat__quota what
  * there; who has had more lately is ahead of the others.
  */
 void quota_spend(struct quotas *q, const struct owner *who, uint64_t now, uint64_t ns);
+int quota_is_ahead(const struct quotas *q, const struct owner *who, uint64_t now);
 /* How long this process has worked, ns: whoever waits for a processor is not to pay for others. */
 uint64_t broker_worked(void);
-int quota_is_ahead(const struct quotas *q, const struct owner *who, uint64_t now);
 
 /* The user with the lowest uid from @from on, who has anything: 0; -ENOENT there is none. */
 int quota_next(const struct quotas *q, uint64_t from, struct leat__wire_quota *ret);

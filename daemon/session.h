@@ -140,9 +140,11 @@ int turn_is_too_soon(struct session *s);
 void turn_use_up(struct session *s);
 /* Its user has had our processor since broker_worked() said @begun. */
 void turn_spent(const struct session *s, uint64_t begun);
+/* Has its user had more than its share of it? Then whatever others want comes first. */
 int turn_is_others(const struct session *s);
 /* It goes on when it is its turn: it is not listened to now. */
 void turn_wait(struct session *s, enum turn what);
+/* It waits for none any more. */
 void turn_forget(struct session *s);
 
 /* looks.c: requests that only want to know. */
